@@ -1,0 +1,33 @@
+"""The one exception a user can cause.
+
+Everything a student or researcher can get wrong (a missing file, a misspelt profile, a box outside its
+image) ends in a :class:`UserError` whose message is one sentence: what is wrong, with the file or value,
+and what to do about it.  The command line prints the sentence and exits with code 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "require_choice"]
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; ``str(error)`` is one sentence naming the value and the remedy."""
+
+
+def require_choice(what: str, value: str, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``choices``, else raise with the nearest names.
+
+    >>> require_choice("profile", "tiny", ["tiny", "small"])
+    'tiny'
+    >>> require_choice("profile", "tyni", ["tiny", "small"])
+    Traceback (most recent call last):
+        ...
+    pslib.errors.UserError: unknown profile 'tyni': choose tiny or small (nearest: tiny).
+    """
+    names = list(choices)
+    if value in names:
+        return value
+    listed = ", ".join(names[:-1]) + (" or " if len(names) > 1 else "") + names[-1]
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)
+    raise UserError(f"unknown {what} {value!r}: choose {listed} (nearest: {near[0]}).")

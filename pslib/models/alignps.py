@@ -1,0 +1,275 @@
+"""AlignPS and the baseline it starts from, as one model with switches.
+
+*Efficient Person Search: An Anchor-Free Approach*, Sec. III.  An FCOS detector finds people at the cells of one or
+more pyramid levels, and every cell also carries an embedding.  Each alignment of the paper is an argument:
+
+    scale alignment    levels=("P3",)                            instead of ("P3", "P4", "P5")
+    region alignment   lateral, output="deformable", topdown="concat"   instead of "conv", "conv", "sum"
+    task alignment     structure="reid-first"                    instead of "parallel" (T3), "box" (T1), "class" (T2)
+
+With none of the three it is the paper's baseline: FCOS and a re-id head in parallel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from pslib.errors import require_choice
+from pslib.losses.detection import fcos_losses
+from pslib.losses.oim import OIMMemory, oim_loss
+from pslib.losses.triplet import triplet_loss
+from pslib.models.assignment import assign_targets
+from pslib.models.backbones import build_backbone
+from pslib.models.batching import ImageBatch, batch_images
+from pslib.models.fcos import FCOSHead, decode_ltrb, level_points, tower
+from pslib.models.neck import LEVELS, AlignedFeatureAggregation
+
+__all__ = ["STRUCTURES", "AlignPSConfig", "DenseOutput", "AlignPS"]
+
+STRUCTURES = ("reid-first", "parallel", "box", "class")
+
+
+@dataclass(frozen=True)
+class AlignPSConfig:
+    """Every switch of the model; the defaults are AlignPS at the tiny profile."""
+
+    backbone: str = "tiny"
+    backbone_weights: str | None = None  # torchvision's name of a set of weights
+    frozen_backbone: bool = False  # stem, layer1 and batch normalisations constant, as in the released code
+    levels: tuple[str, ...] = ("P3",)
+    size_cuts: tuple[float, ...] = (24.0, 40.0)  # px, largest of l, t, r, b at which P3|P4 and P4|P5 part
+    lateral: str = "deformable"
+    output: str = "deformable"
+    topdown: str = "concat"
+    structure: str = "reid-first"
+    channels: int = 48  # of the neck, and so the embedding's dimension D
+    head_channels: int = 32
+    head_depth: int = 2
+    box_activation: str = "exp"
+    mean_subtraction: bool = True  # subtract the spatial mean of the embedding map (released code, not the paper)
+    embedding_norm: str = "none"  # or "batch": a BatchNorm without affine part over the people's embeddings
+    center_radius: float = 1.5  # strides
+    queue_size: int = 128
+    queue_channels: int | None = None
+    oim_momentum: float = 0.5
+    normalize_table: bool = True
+    temperature: float = 0.1
+    focal_gamma: float = 2.0
+    triplet: str = "table"  # "none", "plain" (TOIM without table rows) or "table" (with)
+    triplet_margin: float = 0.3
+    class_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    detections_per_image: int = 100
+
+    def __post_init__(self) -> None:
+        require_choice("structure", self.structure, STRUCTURES)
+        require_choice("triplet term", self.triplet, ("none", "plain", "table"))
+        require_choice("embedding norm", self.embedding_norm, ("none", "batch"))
+
+
+@dataclass(frozen=True)
+class DenseOutput:
+    """Everything the network says about a batch, cells of all levels in one row of A = sum of H*W."""
+
+    class_logits: Tensor  # (B, A)
+    centerness_logits: Tensor  # (B, A)
+    ltrb: Tensor  # (B, A, 4) in strides
+    embeddings: Tensor  # (B, A, D) before normalisation
+    points: Tensor  # (A, 2) px
+    strides: Tensor  # (A,) px
+    ranges: Tensor  # (A, 2) px, the sizes each cell's level answers for
+
+    @property
+    def scores(self) -> Tensor:
+        """Class probability times centerness, (B, A)."""
+        return self.class_logits.sigmoid() * self.centerness_logits.sigmoid()
+
+
+class AlignPS(nn.Module):
+    """Detects people and embeds them in one pass; follows torchvision's contract for detectors.
+
+    Args:
+        config: the switches.
+        num_identities: I, rows of the lookup table.
+
+    In training ``model(images, targets)`` returns a dict of scalar losses; ``images`` is a list of (3, H, W)
+    tensors (uint8, or floats in 0..1), a target is ``{"boxes": (N, 4) xyxy px, "labels": (N,) in 0..I-1 or -1}``.
+    After the optimiser's step the trainer calls :meth:`update_memory`.  In evaluation ``model(images)`` returns one
+    dict an image: ``boxes`` (N, 4) px, ``scores`` (N,), ``embeddings`` (N, D) of unit length.
+    """
+
+    def __init__(self, config: AlignPSConfig, num_identities: int):
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.backbone_weights, config.frozen_backbone)
+        self.neck = AlignedFeatureAggregation(
+            self.backbone.channels, config.channels, config.levels, config.lateral, config.output, config.topdown
+        )
+        self.head = FCOSHead(
+            config.channels, config.head_channels, config.head_depth, len(config.levels), config.box_activation
+        )
+        # T1 to T3 have the same depth: a tower, their own or a shared one, then one linear 3x3 convolution.
+        self.reid_tower = nn.Identity()
+        self.reid_readout = nn.Identity()
+        if config.structure == "parallel":
+            self.reid_tower = tower(config.channels, config.head_channels, config.head_depth)
+        if config.structure != "reid-first":
+            self.reid_readout = nn.Conv2d(config.head_channels, config.channels, 3, padding=1, bias=False)
+        self.embedding_norm = nn.Identity()
+        if config.embedding_norm == "batch":
+            self.embedding_norm = nn.BatchNorm1d(config.channels, affine=False)
+        self.memory = OIMMemory(
+            num_identities,
+            config.queue_size,
+            config.channels,
+            config.oim_momentum,
+            config.normalize_table,
+            config.queue_channels,
+        )
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        batch = batch_images(images, multiple=self.backbone.strides[-1])
+        dense = self.dense(batch)
+        if self.training:
+            return self.losses(dense, targets)
+        return self.detect(dense, batch.sizes)
+
+    def dense(self, batch: ImageBatch) -> DenseOutput:
+        """Run the network: the predictions and the embedding of every cell of every level."""
+        features = self.neck(self.backbone(batch.tensors))  # list of (B, D, H, W)
+        strides = [self.backbone.strides[LEVELS.index(level)] for level in self.config.levels]
+        if self.config.structure == "reid-first":
+            # The embeddings are the neck's output itself, and detection reads what re-id has shaped.
+            features = embeddings = [self._centre(x, batch.valid(s)) for x, s in zip(features, strides, strict=True)]
+            heads = self.head(features)
+        else:
+            heads = self.head(features)
+            sources = {
+                "box": [head.box_tower for head in heads],
+                "class": [head.class_tower for head in heads],
+                "parallel": [self.reid_tower(x) for x in features] if self.config.structure == "parallel" else [],
+            }[self.config.structure]
+            readouts = [self.reid_readout(x) for x in sources]
+            embeddings = [self._centre(x, batch.valid(s)) for x, s in zip(readouts, strides, strict=True)]
+        return self._flatten(heads, embeddings, strides)
+
+    def _centre(self, maps: Tensor, valid: Tensor) -> Tensor:
+        """Subtract from each channel its mean over the cells that are image, not padding."""
+        if not self.config.mean_subtraction:
+            return maps
+        total = (maps * valid).sum(dim=(2, 3), keepdim=True)  # (B, D, 1, 1)
+        return maps - total / valid.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+
+    def _flatten(self, heads: Sequence, embeddings: Sequence[Tensor], strides: Sequence[int]) -> DenseOutput:
+        cuts = (0.0, *self.config.size_cuts[: len(strides) - 1], float("inf"))
+        device = embeddings[0].device
+        sizes = [tuple(x.shape[-2:]) for x in embeddings]
+        counts = torch.tensor([h * w for h, w in sizes], device=device)
+        bounds = torch.tensor([cuts[i : i + 2] for i in range(len(strides))], device=device)  # (L, 2)
+        return DenseOutput(
+            class_logits=_rows([head.class_logits for head in heads]).squeeze(-1),
+            centerness_logits=_rows([head.centerness_logits for head in heads]).squeeze(-1),
+            ltrb=_rows([head.ltrb for head in heads]),
+            embeddings=_rows(embeddings),
+            points=torch.cat([level_points(h, w, s, device) for (h, w), s in zip(sizes, strides, strict=True)]),
+            strides=torch.tensor(strides, device=device).float().repeat_interleave(counts),
+            ranges=bounds.repeat_interleave(counts, dim=0),
+        )
+
+    def losses(self, dense: DenseOutput, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Detection losses (FCOS) and the re-id loss (TOIM, Eqs. 1 to 4) of one batch, unweighted."""
+        matched, target_ltrb, labels = [], [], []
+        for target in targets:
+            index, distances = assign_targets(
+                dense.points, dense.strides, dense.ranges, target["boxes"], self.config.center_radius
+            )
+            matched.append(index)
+            target_ltrb.append(distances)
+            labels.append(target["labels"][index[index >= 0]])
+        match = torch.stack(matched)  # (B, A)
+        losses = fcos_losses(
+            dense.class_logits, dense.ltrb, dense.centerness_logits, match, torch.stack(target_ltrb)
+        )
+        people = self.normalize(dense.embeddings[match >= 0])  # (P, D), every positive cell
+        identity = torch.cat(labels)  # (P,)
+        losses["oim"], _ = oim_loss(
+            people, identity, self.memory, self.config.temperature, focal_gamma=self.config.focal_gamma
+        )
+        if self.config.triplet != "none":
+            table = self.memory.table if self.config.triplet == "table" else None
+            losses["triplet"] = triplet_loss(people, identity, table, self.config.triplet_margin)
+        self._pending = (people.detach(), identity)
+        return losses
+
+    def normalize(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (P, D) as they are compared: normed over the batch if so configured, and of unit length."""
+        # Batch statistics of fewer than two people are undefined; the running ones stand in.
+        if self.training and len(embeddings) < 2 and self.config.embedding_norm == "batch":
+            norm = self.embedding_norm
+            embeddings = F.batch_norm(embeddings, norm.running_mean, norm.running_var, eps=norm.eps)
+        else:
+            embeddings = self.embedding_norm(embeddings)
+        return F.normalize(embeddings, dim=-1)
+
+    @torch.no_grad()
+    def update_memory(self) -> None:
+        """Write the last batch's people into table and queue; the trainer calls it after the optimiser's step."""
+        if self._pending is not None:
+            self.memory.update(*self._pending)
+            self._pending = None
+
+    def detect(self, dense: DenseOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
+        """Boxes, scores and unit embeddings of each image after thresholding and non-maximum suppression."""
+        results = []
+        boxes = decode_ltrb(dense.points, dense.ltrb, dense.strides)  # (B, A, 4)
+        above = dense.class_logits.sigmoid() > self.config.class_threshold
+        for image, size in enumerate(sizes):
+            cells = above[image].nonzero().squeeze(1)
+            scores = dense.scores[image, cells]
+            best = scores.topk(min(1000, len(cells))).indices
+            cells, scores = cells[best], scores[best]
+            candidates = clip_boxes_to_image(boxes[image, cells], tuple(size.tolist()))
+            keep = batched_nms(candidates, scores, torch.zeros_like(cells), self.config.nms_threshold)
+            keep = keep[: self.config.detections_per_image]
+            embeddings = self.normalize(dense.embeddings[image, cells[keep]])
+            results.append({"boxes": candidates[keep], "scores": scores[keep], "embeddings": embeddings})
+        return results
+
+    def embed_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Unit embeddings of given boxes (ground truth, queries), one (N, D) an image.
+
+        A box is read at the centre-sampled cell of its assigned level with the highest class x centerness; where
+        the box is so small that no cell qualifies, at the nearest cell of the level its size belongs to.
+        """
+        batch = batch_images(images, multiple=self.backbone.strides[-1])
+        dense = self.dense(batch)
+        embedded = []
+        for image, people in enumerate(boxes):
+            cells = [self._best_cell(dense, image, box) for box in people]
+            index = torch.tensor(cells, dtype=torch.long, device=dense.points.device)
+            embedded.append(self.normalize(dense.embeddings[image, index]))
+        return embedded
+
+    def _best_cell(self, dense: DenseOutput, image: int, box: Tensor) -> int:
+        matched, _ = assign_targets(
+            dense.points, dense.strides, dense.ranges, box[None], self.config.center_radius
+        )
+        candidates = (matched >= 0).nonzero().squeeze(1)
+        if len(candidates):
+            return int(candidates[dense.scores[image, candidates].argmax()])
+        reach = (box[2:] - box[:2]).max() / 2
+        own_level = (dense.ranges[:, 0] <= reach) & (reach < dense.ranges[:, 1])
+        distance = (dense.points - (box[:2] + box[2:]) / 2).square().sum(dim=1)
+        return int(distance.masked_fill(~own_level, float("inf")).argmin())
+
+
+def _rows(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (B, C, H, W) of all levels as rows of cells: (B, A, C)."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)

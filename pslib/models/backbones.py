@@ -1,0 +1,106 @@
+"""Backbones: the networks that turn an image into the feature maps C3, C4 and C5.
+
+Every backbone here answers to the same three things: ``forward(images) -> [C3, C4, C5]``, ``channels`` (how
+many each map has) and ``strides`` (pixels per cell).  ResNets follow the papers (strides 8, 16, 32).  The tiny
+network keeps the *ratio of person to cell* instead: its images are a seventh as wide, so its maps have strides
+4, 8 and 16.
+"""
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from pslib.errors import require_choice
+
+__all__ = ["BACKBONES", "ResidualBlock", "TinyBackbone", "ResNetBackbone", "build_backbone"]
+
+BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101")
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a short cut, as in He et al., "Deep Residual Learning" (Fig. 2).
+
+    Input (B, in_channels, H, W), output (B, out_channels, H/stride, W/stride).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class TinyBackbone(nn.Module):
+    """A residual network small enough to train in a minute on two CPU cores.
+
+    Images (B, 3, H, W) become C3 (B, 32, H/4, W/4), C4 (B, 64, H/8, W/8) and C5 (B, 128, H/16, W/16); H and W
+    must be multiples of 16.
+
+    >>> [tuple(level.shape) for level in TinyBackbone()(torch.zeros(1, 3, 48, 64))]
+    [(1, 32, 12, 16), (1, 64, 6, 8), (1, 128, 3, 4)]
+    """
+
+    strides = (4, 8, 16)
+    channels = (32, 64, 128)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
+        )
+        self.stage3 = nn.Sequential(ResidualBlock(16, 32, stride=2), ResidualBlock(32, 32))
+        self.stage4 = nn.Sequential(ResidualBlock(32, 64, stride=2), ResidualBlock(64, 64))
+        self.stage5 = nn.Sequential(ResidualBlock(64, 128, stride=2), ResidualBlock(128, 128))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        c3 = self.stage3(self.stem(images))  # (B, 32, H/4, W/4)
+        c4 = self.stage4(c3)  # (B, 64, H/8, W/8)
+        return [c3, c4, self.stage5(c4)]
+
+
+class ResNetBackbone(nn.Module):
+    """A torchvision ResNet read out after layer2, layer3 and layer4: C3, C4, C5 at strides 8, 16, 32.
+
+    ``weights`` is torchvision's name of a set of weights (``"IMAGENET1K_V1"``) or None.  With ``frozen`` the stem
+    and layer1 are not trained and every batch normalisation is a constant, as AlignPS's released code trains
+    it; without, all of the network learns, which random or warm-start weights need.
+    """
+
+    strides = (8, 16, 32)
+
+    def __init__(self, name: str = "resnet50", weights: str | None = None, frozen: bool = True):
+        super().__init__()
+        norm = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+        self.body = torchvision.models.get_model(name, weights=weights, norm_layer=norm)
+        stages = (self.body.layer2, self.body.layer3, self.body.layer4)
+        self.channels = tuple(stage[0].downsample[0].out_channels for stage in stages)
+        self.body.fc = nn.Identity()
+        if frozen:
+            for module in (self.body.conv1, self.body.layer1):
+                module.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        body = self.body
+        c2 = body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(images)))))  # (B, C2, H/4, W/4)
+        c3 = body.layer2(c2)
+        c4 = body.layer3(c3)
+        return [c3, c4, body.layer4(c4)]
+
+
+def build_backbone(name: str, weights: str | None = None, frozen: bool = False) -> nn.Module:
+    """The backbone called ``name``, one of :data:`BACKBONES`; see the classes for the other arguments."""
+    require_choice("backbone", name, BACKBONES)
+    return TinyBackbone() if name == "tiny" else ResNetBackbone(name, weights, frozen)

@@ -1,0 +1,76 @@
+"""The neck: from FPN to AlignPS's aligned feature aggregation (AFA), as switches of one module.
+
+AlignPS, Sec. III-B.  A feature pyramid network (FPN) reduces C3, C4, C5 to one width by *lateral* convolutions,
+adds the coarse maps into the fine ones from the top down, and smooths each sum by an *output* convolution.
+AFA changes three things, and Table II of the paper is these three arguments::
+
+    lateral   "conv" (1x1)    ->  "deformable" (3x3)
+    output    "conv" (3x3)    ->  "deformable" (3x3)
+    topdown   "sum"           ->  "concat"
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pslib.errors import require_choice
+from pslib.ops import DeformableConv2d
+
+__all__ = ["LEVELS", "AlignedFeatureAggregation"]
+
+LEVELS = ("P3", "P4", "P5")
+
+
+class AlignedFeatureAggregation(nn.Module):
+    """C3, C4, C5 to the wanted ones of P3, P4, P5, each (B, channels, H/stride, W/stride).
+
+    ``in_channels`` are the widths of C3, C4, C5; ``levels`` names the maps to compute, finest first.  As in the
+    released code, no convolution here has a bias, a normalisation or an activation: what leaves the neck is a
+    linear read-out, and AlignPS takes it as the embedding itself.
+
+    >>> neck = AlignedFeatureAggregation((32, 64, 128), 48, levels=("P3",))
+    >>> maps = [torch.zeros(1, 32, 8, 8), torch.zeros(1, 64, 4, 4), torch.zeros(1, 128, 2, 2)]
+    >>> [tuple(level.shape) for level in neck(maps)]
+    [(1, 48, 8, 8)]
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        levels: Sequence[str] = LEVELS,
+        lateral: str = "deformable",
+        output: str = "deformable",
+        topdown: str = "concat",
+    ):
+        super().__init__()
+        require_choice("top-down operation", topdown, ("sum", "concat"))
+        self.levels = tuple(require_choice("pyramid level", level, LEVELS) for level in levels)
+        self.concat = topdown == "concat"
+        self.lateral = nn.ModuleList(_convolution(lateral, width, channels, 1) for width in in_channels)
+        # With concatenation the maps grow on the way down: P5 reads one part, P4 two, P3 three.
+        parts = {"P5": 1, "P4": 2, "P3": 3} if self.concat else dict.fromkeys(LEVELS, 1)
+        self.output = nn.ModuleDict(
+            {level: _convolution(output, parts[level] * channels, channels, 3) for level in self.levels}
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        c3, c4, c5 = (lateral(level) for lateral, level in zip(self.lateral, maps, strict=True))
+        p4 = self._merge(c4, c5)
+        merged = {"P5": c5, "P4": p4, "P3": self._merge(c3, p4)}
+        return [self.output[level](merged[level]) for level in self.levels]
+
+    def _merge(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """One top-down step: enlarge ``coarse`` to ``fine``'s size, then add or concatenate."""
+        enlarged = F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
+        return torch.cat([fine, enlarged], dim=1) if self.concat else fine + enlarged
+
+
+def _convolution(kind: str, in_channels: int, out_channels: int, plain_size: int) -> nn.Module:
+    """A deformable 3x3 convolution, or an ordinary one of ``plain_size`` (1 for laterals, 3 for outputs)."""
+    require_choice("convolution", kind, ("conv", "deformable"))
+    if kind == "deformable":
+        return DeformableConv2d(in_channels, out_channels, kernel_size=3)
+    return nn.Conv2d(in_channels, out_channels, plain_size, padding=plain_size // 2, bias=False)

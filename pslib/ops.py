@@ -1,0 +1,234 @@
+"""Deformable convolution: torchvision's operator, made quick on a CPU.
+
+A deformable convolution (v1: Dai et al. 2017; modulated, v2: Zhu et al. 2019) reads each tap of its kernel at
+a learned, fractional place: tap k of output cell p is read at ``p * stride - padding + k * dilation + offset``,
+by bilinear interpolation, and (v2) multiplied by a mask.  AlignPS (Sec. III-B) builds its region alignment from it.
+
+``torchvision.ops.deform_conv2d`` does this well on a GPU; its CPU kernel copies value by value.  Here, on a CPU,
+it is two library calls, because both steps are linear and may be done in either order:
+
+* *project, then gather* (the usual case): multiply every input cell by the kernel matrix of every tap, then sum
+  for each output cell the 4 corners of its taps, with their bilinear weights: one weighted ``embedding_bag``
+  with 4 * K entries a bag, on rows as short as the output has channels;
+* *gather, then project* (groups, strides, more channels out than in): sum the 4 corners of each tap first, then
+  one matrix product over taps and channels.
+
+The interpolation weights stay ordinary differentiable tensors, so autograd gives the exact gradient of the
+offsets and of the mask.  ``pslib bench deform-conv`` prints the speed beside torchvision's.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+import torchvision.ops
+from torch import Tensor, nn
+
+__all__ = ["DeformableConv2d", "deform_conv2d"]
+
+
+def deform_conv2d(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Deformable convolution with torchvision's arguments, layout and values, quick on a CPU.
+
+    ``input`` (B, C, H, W); ``weight`` (C_out, C / groups, kh, kw); ``bias`` (C_out,); ``offset``
+    (B, 2 * offset_groups * kh * kw, H_out, W_out) in input cells, the y and the x of each tap in turn; ``mask``
+    (B, offset_groups * kh * kw, H_out, W_out) multiplies each tap (v2; ``None`` is v1).  Group counts follow from
+    the shapes.  Returns (B, C_out, H_out, W_out) in the dtype of ``input``; on a CPU laid out channels-last.
+
+    A place up to one cell outside the map fades linearly to zero; further outside it reads zero.  The CPU computes
+    in float32 (float64 for float64 input) even under autocast: eight bits cannot hold a fractional offset.
+    Raises ValueError where shapes disagree.
+
+    >>> image = torch.arange(12.0).reshape(1, 1, 3, 4)
+    >>> half_a_cell_right = torch.tensor([0.0, 0.5]).reshape(1, 2, 1, 1).expand(1, 2, 3, 4)
+    >>> deform_conv2d(image, half_a_cell_right, torch.ones(1, 1, 1, 1))[0, 0, 0]
+    tensor([0.5000, 1.5000, 2.5000, 1.5000])
+    """
+    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    if input.device.type != "cpu":
+        return torchvision.ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+    groups, offset_groups = _check_shapes(input, offset, weight, mask, stride, padding, dilation)
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    with torch.autocast("cpu", enabled=False):
+        index, share = _corners(offset.to(dtype), input.shape[-2:], weight.shape[-2:], stride, padding, dilation)
+        if mask is not None:
+            batch, cells, taps = share.shape[:3]
+            share = share * mask.to(dtype).reshape(batch, offset_groups, taps, cells).permute(0, 3, 2, 1).unsqueeze(-1)
+        cells_in, cells_out = input.shape[-2] * input.shape[-1], offset.shape[-2] * offset.shape[-1]
+        ungrouped = groups == 1 and offset_groups == 1
+        project_first = ungrouped and cells_in * weight.shape[0] <= cells_out * input.shape[1]
+        method = _project_then_gather if project_first else _gather_then_project
+        out = method(input.to(dtype), weight.to(dtype), index, share)
+        if bias is not None:
+            out = out + bias.to(dtype)
+    out = out.reshape(input.shape[0], *offset.shape[-2:], weight.shape[0])
+    return out.permute(0, 3, 1, 2).to(input.dtype)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """One number for both axes, or (vertical, horizontal)."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _check_shapes(input, offset, weight, mask, stride, padding, dilation) -> tuple[int, int]:
+    """Return (groups, offset_groups), or say in one sentence which shape is wrong."""
+    taps, channels = weight.shape[2] * weight.shape[3], input.shape[1]
+    groups, offset_groups = channels // weight.shape[1], offset.shape[1] // (2 * taps)
+    size = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(input.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
+    )
+    if min(size) < 1:
+        raise ValueError(f"deform_conv2d: the output would be of size {size}; use a larger input or padding.")
+    if groups * weight.shape[1] != channels or weight.shape[0] % max(groups, 1):
+        raise ValueError(f"deform_conv2d: weight {tuple(weight.shape)} does not fit an input of {channels} channels.")
+    if offset_groups < 1 or channels % offset_groups:
+        raise ValueError(f"deform_conv2d: {offset.shape[1]} offset channels do not fit {taps} taps, {channels} channels.")
+    if offset.shape != (input.shape[0], 2 * offset_groups * taps, *size):
+        want = (input.shape[0], 2 * offset_groups * taps, *size)
+        raise ValueError(f"deform_conv2d: offset is {tuple(offset.shape)} where {want} is needed.")
+    if mask is not None and mask.shape != (input.shape[0], offset_groups * taps, *size):
+        want = (input.shape[0], offset_groups * taps, *size)
+        raise ValueError(f"deform_conv2d: mask is {tuple(mask.shape)} where {want} is needed.")
+    return groups, offset_groups
+
+
+def _corners(offset, size_in, kernel, stride, padding, dilation) -> tuple[Tensor, Tensor]:
+    """The 4 neighbours of every tap: cell index and bilinear share, both (B, cells, K, offset_groups, 4).
+
+    The index counts cells of one map row by row.  A neighbour outside the map has share 0 (and some valid index).
+    """
+    height, width = size_in
+    height_out, width_out = offset.shape[-2:]
+    taps, cells = kernel[0] * kernel[1], height_out * width_out
+    offset = offset.reshape(offset.shape[0], -1, taps, 2, cells).permute(3, 0, 4, 2, 1)
+
+    def steps(count: int, step: int, start: int = 0) -> Tensor:
+        return torch.arange(count, dtype=offset.dtype, device=offset.device) * step + start
+
+    cell_y = steps(height_out, stride[0], -padding[0]).repeat_interleave(width_out)
+    cell_x = steps(width_out, stride[1], -padding[1]).repeat(height_out)
+    tap_y = steps(kernel[0], dilation[0]).repeat_interleave(kernel[1])
+    tap_x = steps(kernel[1], dilation[1]).repeat(kernel[0])
+    y = offset[0] + (cell_y[:, None] + tap_y).unsqueeze(-1)
+    x = offset[1] + (cell_x[:, None] + tap_x).unsqueeze(-1)
+    top, left = y.detach().floor(), x.detach().floor()
+    below, right = y - top, x - left
+    index, share = [], []
+    for row, share_y in ((top, 1 - below), (top + 1, below)):
+        for column, share_x in ((left, 1 - right), (left + 1, right)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            # A diverged (NaN) offset must give a NaN output, not an index out of range.
+            cell_row, cell_column = (
+                place.clamp(0, last).nan_to_num(0.0).long() for place, last in ((row, height - 1), (column, width - 1))
+            )
+            index.append(cell_row * width + cell_column)
+            share.append(share_y * share_x * inside)
+    return torch.stack(index, -1), torch.stack(share, -1)
+
+
+def _project_then_gather(input: Tensor, weight: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """One group: kernel matrices first, then one bag of 4 * K rows an output cell.  Returns (B * cells, C_out)."""
+    batch, channels, height, width = input.shape
+    out_channels, _, *kernel = weight.shape
+    taps = math.prod(kernel)
+    rows = input.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+    projected = rows @ weight.permute(1, 2, 3, 0).reshape(channels, taps * out_channels)
+    first_cell = torch.arange(batch, device=index.device).view(-1, 1, 1, 1, 1) * (height * width)
+    tap = torch.arange(taps, device=index.device).view(1, 1, -1, 1, 1)
+    index = (index + first_cell) * taps + tap
+    return _weighted_sum(projected.reshape(-1, out_channels), index.reshape(-1, taps * 4), share.reshape(-1, taps * 4))
+
+
+def _gather_then_project(input: Tensor, weight: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """Any groups: interpolated columns first, then one matrix product a group.  Returns (B * cells, C_out)."""
+    batch, channels, height, width = input.shape
+    out_channels, group_channels, *kernel = weight.shape
+    offset_groups, taps, groups = index.shape[3], math.prod(kernel), channels // group_channels
+    rows = input.permute(0, 2, 3, 1).reshape(-1, channels // offset_groups)
+    first_cell = torch.arange(batch, device=index.device).view(-1, 1, 1, 1, 1) * (height * width)
+    group = torch.arange(offset_groups, device=index.device).view(1, 1, 1, -1, 1)
+    index = (index + first_cell) * offset_groups + group
+    columns = _weighted_sum(rows, index.reshape(-1, 4), share.reshape(-1, 4))
+    cells = batch * index.shape[1]
+    columns = columns.reshape(cells, taps, groups, group_channels).permute(2, 0, 1, 3)
+    columns = columns.reshape(groups, cells, taps * group_channels)
+    kernels = weight.reshape(groups, -1, group_channels, taps).permute(0, 3, 2, 1)
+    kernels = kernels.reshape(groups, taps * group_channels, out_channels // groups)
+    return torch.bmm(columns, kernels).permute(1, 0, 2).reshape(cells, out_channels)
+
+
+def _weighted_sum(rows: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """``sum_t share[m, t] * rows[index[m, t]]`` for rows (R, D), index and share (M, T): (M, D)."""
+    if index.shape[0] == 0:
+        return rows.new_zeros(0, rows.shape[1]) + rows.sum() + share.sum()
+    return F.embedding_bag(index, rows, mode="sum", per_sample_weights=share)
+
+
+class DeformableConv2d(nn.Module):
+    """A deformable convolution with the ordinary convolution that predicts its offsets, "same" padding.
+
+    (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride).  ``modulated`` adds the sigmoid mask
+    (v2: the head and the backbone of the released AlignPS; its neck is v1 without bias).  ``offset_init="zero"``
+    starts as an ordinary convolution (with mask 0.5 when modulated); ``"xavier"`` starts with random offsets, as
+    the released AlignPS neck does because its initialiser visits every convolution.  Parameter names and channel
+    order (2 * K offsets, then K masks) are those of the released checkpoints.
+
+    >>> layer = DeformableConv2d(8, 4, modulated=True)
+    >>> layer(torch.zeros(2, 8, 5, 7)).shape
+    torch.Size([2, 4, 5, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        modulated: bool = False,
+        bias: bool = False,
+        offset_init: str = "zero",
+    ):
+        super().__init__()
+        if offset_init not in ("zero", "xavier"):
+            raise ValueError(f"offset_init={offset_init!r} is unknown: use 'zero' or 'xavier'.")
+        self.stride, self.padding, self.modulated = stride, kernel_size // 2, modulated
+        self.taps, self.offset_init = kernel_size**2, offset_init
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.conv_offset = nn.Conv2d(
+            in_channels, (3 if modulated else 2) * self.taps, kernel_size, stride=stride, padding=self.padding
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kernel as in an ordinary convolution; offsets by ``offset_init``; biases zero."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.offset_init == "zero":
+            nn.init.zeros_(self.conv_offset.weight)
+        else:
+            nn.init.xavier_uniform_(self.conv_offset.weight)
+        nn.init.zeros_(self.conv_offset.bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def predict_offsets(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Offsets (B, 2 * K, H_out, W_out) in input cells, y before x, and the mask (B, K, ...) in 0..1 or None."""
+        with torch.autocast(features.device.type, enabled=False):
+            predicted = self.conv_offset(features.to(self.conv_offset.weight.dtype))
+        if not self.modulated:
+            return predicted, None
+        return predicted[:, : 2 * self.taps], predicted[:, 2 * self.taps :].sigmoid()
+
+    def forward(self, features: Tensor) -> Tensor:
+        offset, mask = self.predict_offsets(features)
+        return deform_conv2d(features, offset, self.weight, self.bias, self.stride, self.padding, mask=mask)

@@ -59,7 +59,9 @@ def deform_conv2d(
     groups, offset_groups = _check_shapes(input, offset, weight, mask, stride, padding, dilation)
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     with torch.autocast("cpu", enabled=False):
-        index, share = _corners(offset.to(dtype), input.shape[-2:], weight.shape[-2:], stride, padding, dilation)
+        index, share = _corners(
+            offset.to(dtype), offset_groups, input.shape[-2:], weight.shape[-2:], stride, padding, dilation
+        )
         if mask is not None:
             batch, cells, taps = share.shape[:3]
             share = share * mask.to(dtype).reshape(batch, offset_groups, taps, cells).permute(0, 3, 2, 1).unsqueeze(-1)
@@ -92,7 +94,9 @@ def _check_shapes(input, offset, weight, mask, stride, padding, dilation) -> tup
     if groups * weight.shape[1] != channels or weight.shape[0] % max(groups, 1):
         raise ValueError(f"deform_conv2d: weight {tuple(weight.shape)} does not fit an input of {channels} channels.")
     if offset_groups < 1 or channels % offset_groups:
-        raise ValueError(f"deform_conv2d: {offset.shape[1]} offset channels do not fit {taps} taps, {channels} channels.")
+        raise ValueError(
+            f"deform_conv2d: {offset.shape[1]} offset channels do not fit {taps} taps of {channels}."
+        )
     if offset.shape != (input.shape[0], 2 * offset_groups * taps, *size):
         want = (input.shape[0], 2 * offset_groups * taps, *size)
         raise ValueError(f"deform_conv2d: offset is {tuple(offset.shape)} where {want} is needed.")
@@ -102,7 +106,7 @@ def _check_shapes(input, offset, weight, mask, stride, padding, dilation) -> tup
     return groups, offset_groups
 
 
-def _corners(offset, size_in, kernel, stride, padding, dilation) -> tuple[Tensor, Tensor]:
+def _corners(offset, offset_groups, size_in, kernel, stride, padding, dilation) -> tuple[Tensor, Tensor]:
     """The 4 neighbours of every tap: cell index and bilinear share, both (B, cells, K, offset_groups, 4).
 
     The index counts cells of one map row by row.  A neighbour outside the map has share 0 (and some valid index).
@@ -110,7 +114,7 @@ def _corners(offset, size_in, kernel, stride, padding, dilation) -> tuple[Tensor
     height, width = size_in
     height_out, width_out = offset.shape[-2:]
     taps, cells = kernel[0] * kernel[1], height_out * width_out
-    offset = offset.reshape(offset.shape[0], -1, taps, 2, cells).permute(3, 0, 4, 2, 1)
+    offset = offset.reshape(offset.shape[0], offset_groups, taps, 2, cells).permute(3, 0, 4, 2, 1)
 
     def steps(count: int, step: int, start: int = 0) -> Tensor:
         return torch.arange(count, dtype=offset.dtype, device=offset.device) * step + start

@@ -1,0 +1,207 @@
+"""The command ``pslib``: thin handles on functions that do the work, imported only when they are called.
+
+A mistake the user can mend ends in one sentence on standard error and exit code 2; Ctrl-C ends with 130.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pslib.errors import UserError
+
+__all__ = ["build_parser", "entry", "main"]
+
+PROFILES = ("tiny", "small", "paper")
+KINDS = ("cuhk-sysu", "prw")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 found something wrong, 2 a mistake, 130 interrupted.
+
+    >>> main(["notebooks", "lint", "no-such-folder"])
+    2
+    """
+    try:
+        options = build_parser().parse_args(arguments)
+        return int(options.run(options) or 0)
+    except UserError as error:
+        print(f"pslib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pslib: interrupted; what is finished is kept, run the same command again to go on.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        # A full disk or a folder without permission is the user's to mend, wherever it shows.
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"pslib: {where}{error.strerror}: free some space or choose another folder, then run the command again.",
+              file=sys.stderr)
+        return 2
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one sentence, like all others."""
+
+    def error(self, message: str):
+        raise UserError(f"{message.rstrip('.')}: see `{self.prog} --help`.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; each sets ``run``, a function of the parsed options."""
+    parser = _Parser(prog="pslib", description="Person search as one executable text: AlignPS and IAN, rebuilt.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="check versions, device, memory, disk, data, records, browser")
+    doctor.set_defaults(run=_doctor)
+
+    _add_data(commands)
+    _add_training(commands)
+
+    records = commands.add_parser("records", help="list the recorded runs and print the results table")
+    records.add_argument("--json", action="store_true", help="print the records as JSON")
+    records.set_defaults(run=_records)
+
+    bench = commands.add_parser("bench", help="measure the speed ratios that README names")
+    bench.add_argument("what", nargs="?", default="all", choices=("deform-conv", "evaluator", "all"))
+    bench.set_defaults(run=_bench)
+
+    _add_notebooks(commands)
+    return parser
+
+
+def _add_data(commands) -> None:
+    data = commands.add_parser("data", help="draw the synthetic sets, count them, measure how hard they are")
+    parts = data.add_subparsers(dest="part", required=True, metavar="PART")
+
+    make = parts.add_parser("make", help="draw the synthetic sets in the layouts of CUHK-SYSU and PRW")
+    make.add_argument("--profile", default="tiny", help="tiny, small or paper-layout (default: tiny)")
+    make.add_argument("--out", type=Path, default=None, help="folder to write to (default: data/synthetic)")
+    make.add_argument("--workers", type=int, default=None, help="processes that draw (default: one per core)")
+    make.add_argument("--only", nargs="+", default=None, metavar="SET", help="only these sets, e.g. prw prw-val")
+    make.set_defaults(run=_data_make)
+
+    describe = parts.add_parser("describe", help="count a set, real or synthetic, beside the published counts")
+    describe.add_argument("--kind", default="cuhk-sysu", help="cuhk-sysu or prw")
+    describe.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
+    describe.add_argument("--profile", default="tiny", help="which synthetic set, without --data-root")
+    describe.set_defaults(run=_data_describe)
+
+    difficulty = parts.add_parser("difficulty", help="mAP of embeddings that learn nothing, ground-truth boxes")
+    difficulty.add_argument("--profile", default="tiny")
+    difficulty.add_argument("--data-root", type=Path, default=None, help="folder with cuhk-sysu-val and prw-val")
+    difficulty.set_defaults(run=_data_difficulty)
+
+
+def _add_training(commands) -> None:
+    train = commands.add_parser("train", help="train one recipe, evaluate it, write its record")
+    train.add_argument("recipe", help="a recipe's name: alignps, baseline, warm-start ...")
+    train.add_argument("--profile", default="tiny", choices=PROFILES)
+    train.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
+    train.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
+                       help="override one recipe field; may be repeated")
+    train.add_argument("--out", type=Path, default=None, help="folder of the run (default: build/runs)")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint of the same run")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")
+    evaluate.add_argument("checkpoint", type=Path, help="a .safetensors file of pslib train")
+    evaluate.add_argument("--kind", default="cuhk-sysu", choices=KINDS)
+    evaluate.add_argument("--profile", default="tiny", choices=PROFILES)
+    evaluate.add_argument("--data-root", type=Path, default=None)
+    evaluate.add_argument("--split", default="test", choices=("test", "validation"))
+    evaluate.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _add_notebooks(commands) -> None:
+    notebooks = commands.add_parser("notebooks", help="run the series, publish its outputs, lint it")
+    notebooks.set_defaults(run=_notebooks_run, profile="tiny", only=[], timeout=None)
+    parts = notebooks.add_subparsers(dest="part", metavar="PART")
+    for name, work, text in (("run", _notebooks_run, "execute copies under build/notebooks (the default)"),
+                             ("publish", _notebooks_publish, "execute and write the outputs back")):
+        part = parts.add_parser(name, help=text)
+        part.add_argument("only", nargs="*", default=[], metavar="NN", help="numbers of the notebooks (default: all)")
+        part.add_argument("--profile", default="tiny", choices=PROFILES)
+        part.add_argument("--timeout", type=int, default=None, help="seconds one cell may take")
+        part.set_defaults(run=work)
+    lint = parts.add_parser("lint", help="check the committed notebooks by the rules of notebooks/README.md")
+    lint.add_argument("paths", nargs="*", type=Path, default=[], help="notebooks or folders (default: the series)")
+    lint.set_defaults(run=_notebooks_lint)
+
+
+def _doctor(options) -> int:
+    from pslib.doctor import report
+
+    return report()
+
+
+def _data_make(options) -> None:
+    from pslib import paths
+    from pslib.data.synthetic import make
+
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers {options.workers} draws nothing: give 1 or more.")
+    make(options.profile, options.out or paths.synthetic_dir(), workers=options.workers, only=options.only)
+
+
+def _data_describe(options) -> None:
+    from pslib.data.commands import describe
+
+    describe(options)
+
+
+def _data_difficulty(options) -> None:
+    from pslib.evaluation.model_free import difficulty
+
+    difficulty(options)
+
+
+def _train(options) -> int | None:
+    from pslib.training.commands import train
+
+    return train(options)
+
+
+def _evaluate(options) -> int | None:
+    from pslib.training.commands import evaluate
+
+    return evaluate(options)
+
+
+def _records(options) -> None:
+    from pslib.experiments.records import print_records
+
+    print_records(as_json=options.json)
+
+
+def _bench(options) -> None:
+    from pslib.bench import run
+
+    run(options.what)
+
+
+def _notebooks_run(options) -> int:
+    from pslib.notebooks import run_series
+
+    return run_series(options.only, profile=options.profile, timeout=options.timeout)
+
+
+def _notebooks_publish(options) -> int:
+    from pslib.notebooks import publish
+
+    return publish(options.only, profile=options.profile, timeout=options.timeout)
+
+
+def _notebooks_lint(options) -> int:
+    from pslib.notebook_lint import lint_all
+
+    return lint_all(options.paths)

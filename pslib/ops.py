@@ -95,7 +95,7 @@ def _check_shapes(input, offset, weight, mask, stride, padding, dilation) -> tup
         raise ValueError(f"deform_conv2d: weight {tuple(weight.shape)} does not fit an input of {channels} channels.")
     if offset_groups < 1 or channels % offset_groups:
         raise ValueError(
-            f"deform_conv2d: {offset.shape[1]} offset channels do not fit {taps} taps of {channels}."
+            f"deform_conv2d: {offset.shape[1]} offset channels do not fit {taps} taps and {channels} channels."
         )
     if offset.shape != (input.shape[0], 2 * offset_groups * taps, *size):
         want = (input.shape[0], 2 * offset_groups * taps, *size)

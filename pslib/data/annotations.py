@@ -6,6 +6,7 @@ exclusive right and bottom edges (width = x2 - x1).  Person ids are the data set
 without identity carry :data:`UNLABELLED`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,8 @@ class PersonSearchSet:
     split: str  # "train" or "test"
     root: Path
     frames: list[Frame]
-    protocols: dict[str, Protocol] = field(default_factory=dict)
+    protocols: Mapping[str, Protocol] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what the reader changed, in words
 
     @property
     def person_ids(self) -> np.ndarray:

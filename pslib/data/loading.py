@@ -1,0 +1,148 @@
+"""One door to every data set: ``load`` it, ``describe`` it, read its images, make its training targets."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
+from pslib.data.cuhk_sysu import read_cuhk_sysu
+from pslib.data.prw import read_prw
+from pslib.data.published import PUBLISHED
+from pslib.errors import UserError, require_choice
+
+__all__ = ["KINDS", "collate", "count", "describe", "load", "read_image", "training_labels", "training_target"]
+
+_READERS = {"cuhk-sysu": read_cuhk_sysu, "prw": read_prw}
+_SIGNS = {"cuhk-sysu": "annotation/Images.mat", "prw": "frame_test.mat"}  # a file that only this layout has
+KINDS = tuple(_READERS)
+
+
+def load(kind: str, root: Path | str, split: str, bad_boxes: str = "raise") -> PersonSearchSet:
+    """Read one split of a data set from disk; people without identity are kept as :data:`UNLABELLED`.
+
+    Args:
+        kind: ``"cuhk-sysu"`` or ``"prw"``.
+        root: the folder that holds ``annotation/`` or ``frames/``.
+        split: ``"train"`` or ``"test"``; a validation set keeps its people in its test split.
+        bad_boxes: what to do with a box without area inside its image: ``"raise"`` (UserError) or ``"drop"``.
+
+    The protocols of a test split (``dataset.protocols``) are read from disk when first asked for.
+    """
+    root = Path(root)
+    read = _READERS[require_choice("data set", kind, KINDS)]
+    require_choice("split", split, ["train", "test"])
+    _check_root(kind, root)
+    dataset = read(root, split, bad_boxes)
+    if not dataset.frames:
+        advice = "use another root for training: this may be a validation set" if split == "train" else "restore it"
+        raise UserError(f"{root} has no image in its {split} split: {advice}.")
+    return dataset
+
+
+def _check_root(kind: str, root: Path) -> None:
+    if not root.is_dir():
+        raise UserError(f"the data root {root} is no folder: draw a set with 'pslib data make', or correct the path.")
+    if not (root / _SIGNS[kind]).exists():
+        for other, sign in _SIGNS.items():
+            if other != kind and (root / sign).exists():
+                raise UserError(f"{root} holds a {other} set, not {kind}: load it as {other}, or give another root.")
+        raise UserError(
+            f"{root / _SIGNS[kind]} is missing, so {root} is no {kind} root: give the folder that holds it, "
+            "or draw a set with 'pslib data make'."
+        )
+
+
+def read_image(path: Path | str) -> Tensor:
+    """The image as a uint8 RGB tensor (3, H, W).
+
+    Raises:
+        UserError: the file is missing, truncated, or no image.
+    """
+    try:
+        encoded = torch.from_numpy(np.fromfile(path, np.uint8))
+        return decode_image(encoded, ImageReadMode.RGB)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
+    except (RuntimeError, ValueError, OSError):
+        raise UserError(
+            f"{path} does not decode as an image (it is truncated or damaged): restore it from the data set."
+        ) from None
+
+
+def training_labels(dataset: PersonSearchSet) -> dict[int, int]:
+    """Raw person id -> training label, asserted to be exactly 0..I-1 in order of the raw ids."""
+    labels = dataset.labels()
+    assert sorted(labels.values()) == list(range(len(labels))), "labels must be 0..I-1 without gaps"
+    assert UNLABELLED not in labels, "people without identity must not get a row of the table"
+    return labels
+
+
+def training_target(frame: Frame, labels: dict[int, int]) -> dict[str, Tensor]:
+    """``boxes`` (N, 4) float32 ``[x1, y1, x2, y2]`` and ``labels`` (N,) int64: 0..I-1, or UNLABELLED."""
+    rows = [UNLABELLED if person == UNLABELLED else labels[person] for person in frame.person_ids.tolist()]
+    boxes = torch.from_numpy(frame.boxes.reshape(-1, 4).copy())
+    return {"boxes": boxes, "labels": torch.tensor(rows, dtype=torch.int64)}
+
+
+def collate(samples: Sequence[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[dict]]:
+    """``[(image, target), ...]`` -> ``(images, targets)``, torchvision's detection contract.
+
+    Images keep their own sizes; the model pads them to a multiple of its stride (``pslib.models.batching``).
+    """
+    images, targets = zip(*samples, strict=True)
+    return list(images), list(targets)
+
+
+def count(dataset: PersonSearchSet) -> dict[str, int]:
+    """What a split holds: images, boxes, labelled and unlabelled, people, queries (test only)."""
+    labelled = sum(int((frame.person_ids != UNLABELLED).sum()) for frame in dataset.frames)
+    boxes = sum(len(frame.boxes) for frame in dataset.frames)
+    counts = {
+        "images": len(dataset.frames),
+        "boxes": boxes,
+        "labelled boxes": labelled,
+        "unlabelled boxes": boxes - labelled,
+        "people": len(dataset.person_ids),
+    }
+    if dataset.protocols:
+        counts["queries"] = len(dataset.protocols[next(iter(dataset.protocols))].queries)
+    return counts
+
+
+def describe(*splits: PersonSearchSet) -> str:
+    """A table of what was read beside what was published, with every disagreement named.
+
+    Give one split, or train and test for the totals as well.  A drawn set has no published counts.
+    """
+    rows: list[tuple[str, str, int]] = [(s.split, what, number) for s in splits for what, number in count(s).items()]
+    if len(splits) > 1:
+        for what in ("images", "boxes", "labelled boxes"):
+            rows.append(("both", what, sum(number for _, name, number in rows if name == what)))
+        # some of PRW's training people walk through its test frames too, so people are not summed
+        rows.append(("both", "people", len(np.unique(np.concatenate([s.person_ids for s in splits])))))
+    kind, root = splits[0].kind, splits[0].root
+    drawn = (root / "manifest.json").exists()
+    lines = [f"{kind} at {root}" + (f" ({_drawn_by(root)})" if drawn else "")]
+    for split, what, number in rows:
+        published = {} if drawn else PUBLISHED.get((kind, split, what), {})
+        beside = "; ".join(f"{source}: {value:,}" + _verdict(number, value) for source, value in published.items())
+        lines.append(f"  {split:5} {what:16} {number:>8,}   {beside}".rstrip())
+    return "\n".join([*lines, *(f"  note: {note}" for note in _notes(splits))])
+
+
+def _drawn_by(root: Path) -> str:
+    manifest = json.loads((root / "manifest.json").read_text())
+    return f"drawn, profile {manifest['profile']}, seed {manifest['seed']}"
+
+
+def _verdict(number: int, published: int) -> str:
+    return "" if number == published else f" DISAGREES by {number - published:+,}"
+
+
+def _notes(splits: Iterable[PersonSearchSet]) -> list[str]:
+    return [f"{dataset.split}: {note}" for dataset in splits for note in dataset.notes]

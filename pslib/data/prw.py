@@ -1,0 +1,139 @@
+"""Reads a data set in the layout of PRW.
+
+Every frame has its own annotation, ``[person, x, y, w, h]`` a row under one of three keys, with person -2 for people
+without identity.  Corners are formed before the cut at the image's edge, in the annotations and in the query list
+alike.  Where a person is annotated twice in a frame, the gallery keeps her first box, as every released evaluator
+does.  Frames are read in the order of ``frame_train.mat`` and ``frame_test.mat``.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
+from pslib.data.boxes import BoxChecker
+from pslib.data.matfile import read_mat
+from pslib.errors import UserError
+
+__all__ = ["read_prw"]
+
+_KEYS = ("box_new", "anno_file", "anno_previous")
+
+
+def read_prw(root: Path, split: str, bad_boxes: str = "raise") -> PersonSearchSet:
+    """Read split ``"train"`` or ``"test"`` below ``root``; see :func:`pslib.data.loading.load`."""
+    checker = BoxChecker(bad_boxes)
+    names = [str(name.item()) for name in read_mat(root / f"frame_{split}.mat", f"img_index_{split}").ravel()]
+    frames = []
+    for name in names:
+        image = root / "frames" / f"{name}.jpg"
+        table = _table(root / "annotations" / f"{name}.jpg.mat")
+        ids = table[:, 0].astype(np.int64)
+        ids[ids < 0] = UNLABELLED
+        boxes, kept = checker(_corners(table[:, 1:]), image, ids)
+        frames.append(Frame(image.name, image, boxes, ids[kept], _camera(name, root)))
+    dataset = PersonSearchSet("prw", split, root, frames, notes=checker.notes())
+    if split == "test":
+        dataset.protocols = _Protocols(dataset, _queries(dataset, checker))
+    return dataset
+
+
+def _table(path: Path) -> np.ndarray:
+    table = np.asarray(read_mat(path, *_KEYS), np.float64)
+    if table.size == 0:
+        return np.empty((0, 5))
+    if table.ndim != 2 or table.shape[1] < 5:
+        raise UserError(f"{path} holds a table of shape {table.shape}, not N x 5 [person x y w h]: restore the file.")
+    return table[:, :5]
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def _camera(name: str, root: Path) -> int:
+    if not (name[:1] == "c" and name[1:2].isdigit()):
+        raise UserError(f"{root} has a frame {name!r}, but PRW names begin with c and the camera's digit: rename it.")
+    return int(name[1])
+
+
+def _queries(dataset: PersonSearchSet, checker: BoxChecker) -> list[Query]:
+    """``query_info.txt``: person, x, y, w, h, frame on each line, whatever ends the lines."""
+    path = dataset.root / "query_info.txt"
+    if not path.exists():
+        raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.")
+    numbers = {frame.name: index for index, frame in enumerate(dataset.frames)}
+    shown = {int(person) for frame in dataset.frames for person in frame.person_ids}
+    queries = []
+    for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        where = f"line {number} of {path}"
+        try:
+            person, box, name = int(words[0]), np.array([words[1:5]], np.float64), f"{words[5]}.jpg"
+        except (ValueError, IndexError):
+            raise UserError(f"{where} is {line!r}, not 'person x y w h frame': restore the file.") from None
+        if name not in numbers:
+            raise UserError(f"{where} names frame {name}, which frame_test.mat does not: restore both from one copy.")
+        if person not in shown:
+            raise UserError(f"{where} asks for person {person}, who appears in no test frame: remove that line.")
+        frame = numbers[name]
+        corners, _ = checker(_corners(box), dataset.frames[frame].path, None)
+        queries.append(Query(frame, corners[0], person))
+    if not queries:
+        raise UserError(f"{path} lists no query: restore it from the data set, or draw the set again.")
+    return queries
+
+
+class _Protocols(Mapping[str, Protocol]):
+    """``regular``: all test frames but the query's.  ``cross-camera``: those of the other cameras."""
+
+    names = ("regular", "cross-camera")
+
+    def __init__(self, dataset: PersonSearchSet, queries: list[Query]):
+        self.dataset, self.queries = dataset, queries
+        self.built: dict[str, Protocol] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> Protocol:
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self.built:
+            self.built[name] = self._build(name)
+        return self.built[name]
+
+    def _build(self, name: str) -> Protocol:
+        frames = self.dataset.frames
+        cameras = np.array([frame.camera for frame in frames])
+        everywhere = np.arange(len(frames), dtype=np.int32)
+        places: dict[int, dict[int, np.ndarray]] = {}  # person -> frame -> her first box there
+        for index, frame in enumerate(frames):
+            for person, box in zip(frame.person_ids.tolist(), frame.boxes, strict=True):
+                if person != UNLABELLED:
+                    places.setdefault(person, {}).setdefault(index, box)
+        queries, galleries = [], []
+        for query in self.queries:
+            allowed = cameras != cameras[query.frame] if name == "cross-camera" else everywhere != query.frame
+            if not allowed.any():
+                raise UserError(
+                    f"the {name} gallery of person {query.person_id} in {frames[query.frame].name} is empty: "
+                    "add test frames of another camera, or use the protocol 'regular'."
+                )
+            shown = [index for index in places.get(query.person_id, {}) if allowed[index]]
+            if not shown and name == "regular":
+                raise UserError(
+                    f"person {query.person_id}, asked for in {frames[query.frame].name}, appears in no other test "
+                    "frame: remove her line from query_info.txt."
+                )
+            if shown:  # a person that one camera saw alone cannot be asked for across cameras
+                boxes = np.stack([places[query.person_id][index] for index in shown])
+                queries.append(query)
+                galleries.append(Gallery(everywhere[allowed], np.array(shown, np.int32), boxes))
+        return Protocol(name, queries, galleries)

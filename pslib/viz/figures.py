@@ -74,21 +74,22 @@ def draw_boxes(
     *,
     right: Sequence[bool | None] | None = None,
     color: str | None = None,
-    linestyle: str = "solid",
+    linestyle: str | None = None,
     linewidth: float = 1.8,
     fontsize: float = 7,
 ) -> None:
     """Draw ``boxes`` (N, 4) xyxy on ``ax``, with one text each.
 
     ``right`` holds True (same person), False (other person) or None for each box, and then decides
-    colour, line and mark; otherwise all boxes have ``color``.
+    colour, line and mark; otherwise all boxes have ``color`` and are solid.
     """
     from matplotlib.patches import Rectangle
 
     boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
+    neither = (color or OTHER[0], linestyle or ("solid" if right is None else OTHER[1]), "", "")
     for index, (x1, y1, x2, y2) in enumerate(boxes):
         verdict = right[index] if right is not None else None
-        style = {True: RIGHT, False: WRONG, None: (color or OTHER[0], linestyle, "", "")}[verdict]
+        style = {True: RIGHT, False: WRONG, None: neither}[verdict]
         ax.add_patch(
             Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=style[0], linestyle=style[1],
                       linewidth=linewidth)

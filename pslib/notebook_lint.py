@@ -1,0 +1,279 @@
+"""What a committed notebook must be: small, run in order, readable on a static page and without eyes.
+
+Each rule is a generator of complaints about one :class:`Page`; ``notebooks/README.md`` tells authors the rules.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pslib import paths
+from pslib.errors import UserError
+
+__all__ = ["Exercise", "Page", "exercises", "lint", "lint_all", "lint_text", "series"]
+
+MAX_BYTES = 300_000
+MAX_LINES = 25
+MAX_LINES_LIBRARY = 60  # once a notebook, for the assembled class
+NUM_EXERCISES = 3
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\\n]+")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/<])/(?:home|Users|root|tmp|work|workspace|mnt|builds)/[\w.-]+|[A-Z]:\\+Users\\+\w+"
+)
+FENCE = re.compile(r"^(```|~~~)")
+WRONG = re.compile(r"<!--\s*wrong:(.*?)-->", re.S)
+SOLUTION = re.compile(r"```python\n(.*?)```", re.S)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One notebook, parsed."""
+
+    name: str
+    num_bytes: int
+    notebook: dict
+
+    @property
+    def cells(self) -> list[dict]:
+        return self.notebook.get("cells", [])
+
+    def code(self) -> Iterator[tuple[int, dict, str, list[str]]]:
+        """(index, cell, source, tags) of every code cell that is not empty."""
+        for index, cell in enumerate(self.cells):
+            if cell["cell_type"] == "code" and source_of(cell).strip():
+                yield index, cell, source_of(cell), tags_of(cell)
+
+    def outputs(self) -> Iterator[tuple[int, list[str], dict]]:
+        """(cell index, tags, output) of every output."""
+        for index, cell, _, tags in self.code():
+            for output in cell.get("outputs", []):
+                yield index, tags, output
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: the stub a student edits, its check, the folded solution, planted wrong answers."""
+
+    stub: str
+    check: str
+    solution: str
+    wrong: tuple[str, ...]
+
+
+def series() -> list[Path]:
+    """The committed notebooks in order."""
+    return sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
+
+
+def lint_all(targets: Sequence[Path] = ()) -> int:
+    """Lint notebooks or folders (default: the series), print the complaints; 1 if there are any."""
+    files: list[Path] = []
+    for target in map(Path, targets):
+        if not target.exists():
+            raise UserError(f"no notebook or folder {target}: name one that exists.")
+        files += sorted(target.glob("*.ipynb")) if target.is_dir() else [target]
+    files = files if targets else series()
+    complaints = [f"{path.name}: {complaint}" for path in files for complaint in lint(path)]
+    print("\n".join(complaints) if complaints else f"{len(files)} notebooks, nothing to complain about")
+    return int(bool(complaints))
+
+
+def lint(path: Path) -> list[str]:
+    """All complaints about one notebook file."""
+    return lint_text(path.read_text(encoding="utf-8"), path.name)
+
+
+def lint_text(text: str, name: str = "notebook.ipynb") -> list[str]:
+    """All complaints about a notebook given as JSON text.
+
+    >>> lint_text('{"cells": [{"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# T\\\\n![](x.png)"}]}')
+    ['cell 0: picture without alt text: ![](x.png)']
+    """
+    try:
+        page = Page(name, len(text.encode()), json.loads(text))
+    except ValueError as error:
+        return [f"not JSON: {error}"]
+    rules = RULES + (SERIES_RULES if re.match(r"\d\d_", name) else ())
+    return [complaint for rule in rules for complaint in rule(page)]
+
+
+def size(page: Page) -> Iterator[str]:
+    if page.num_bytes > MAX_BYTES:
+        yield f"{page.num_bytes / 1000:.0f} kB, at most {MAX_BYTES // 1000}: fewer or smaller figures"
+
+
+def order(page: Page) -> Iterator[str]:
+    counts = [cell.get("execution_count") for _, cell, _, _ in page.code()]
+    if counts != list(range(1, len(counts) + 1)):
+        yield "not run 1..n in one session: run `pslib notebooks publish`"
+
+
+def ids(page: Page) -> Iterator[str]:
+    found = [cell.get("id") for cell in page.cells]
+    if None in found or len(set(found)) != len(found):
+        yield "cells without an id, or two with the same"
+
+
+def parses(page: Page) -> Iterator[str]:
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    for index, _, source, _ in page.code():
+        try:
+            ast.parse(TransformerManager().transform_cell(source))
+        except SyntaxError as error:
+            yield f"cell {index}: does not parse: {error.msg} in line {error.lineno}"
+
+
+def lengths(page: Page) -> Iterator[str]:
+    long_allowed = 1
+    for index, _, source, tags in page.code():
+        lines = len(source.strip().splitlines())
+        if lines <= MAX_LINES:
+            continue
+        if lines <= MAX_LINES_LIBRARY and long_allowed and any(tag.startswith("library:") for tag in tags):
+            long_allowed -= 1
+        else:
+            yield f"cell {index}: {lines} lines, at most {MAX_LINES} (one library cell of {MAX_LINES_LIBRARY})"
+
+
+def headings(page: Page) -> Iterator[str]:
+    levels, fenced = [], False
+    for index, cell in enumerate(page.cells):
+        for line in source_of(cell).splitlines() if cell["cell_type"] == "markdown" else ():
+            fenced ^= bool(FENCE.match(line.strip()))
+            found = re.match(r"(#{1,6})\s+\S", line)
+            if found and not fenced:
+                levels.append((len(found[1]), index))
+    if [level for level, _ in levels].count(1) != 1 or levels[0][0] != 1:
+        yield "a notebook begins with its one # heading"
+    for (before, _), (level, index) in zip(levels, levels[1:], strict=False):
+        if level > before + 1:
+            yield f"cell {index}: heading jumps from level {before} to {level}"
+
+
+def alt_text(page: Page) -> Iterator[str]:
+    for index, cell in enumerate(page.cells):
+        texts = [source_of(cell)] if cell["cell_type"] == "markdown" else []
+        for output in cell.get("outputs", []):
+            data = output.get("data") or {}
+            texts += [joined(data[kind]) for kind in ("text/html", "text/markdown") if kind in data]
+        for text in map(without_data, texts):
+            for picture in re.findall(r"!\[\s*\]\([^)]*\)", text):
+                yield f"cell {index}: picture without alt text: {picture}"
+            for tag in re.findall(r"<img\b[^>]*>", text, re.I):
+                if not re.search(r"\balt\s*=\s*(\"\s*[^\s\"]|'\s*[^\s'])", tag):
+                    yield f"cell {index}: <img> without alt text"
+
+
+def raw_pictures(page: Page) -> Iterator[str]:
+    for index, _, output in page.outputs():
+        if any(kind.startswith("image/") for kind in output.get("data") or {}):
+            yield f"cell {index}: raw picture output without alt text: use pslib.viz.figures.show"
+
+
+def errors(page: Page) -> Iterator[str]:
+    for index, tags, output in page.outputs():
+        if output["output_type"] == "error" and "raises-exception" not in tags:
+            yield f"cell {index}: error {output.get('ename')} without the tag raises-exception"
+
+
+def streams(page: Page) -> Iterator[str]:
+    for index, _, output in page.outputs():
+        text = joined(output.get("text", ""))
+        if output.get("name") == "stderr":
+            yield f"cell {index}: text on stderr: {text.strip()[:60]!r}"
+        elif re.search(r"\r|\d%\|", text):
+            yield f"cell {index}: a dead progress bar: run with PSLIB_PLAIN=1"
+
+
+def widgets(page: Page) -> Iterator[str]:
+    metadata = page.notebook.get("metadata", {}).get("widgets")
+    state = (metadata or {}).get(WIDGET_STATE, metadata or {}).get("state")
+    if metadata is not None and state is None:
+        yield "metadata.widgets without state: GitHub calls such a notebook invalid"
+    # An Output widget swallows exceptions: they show nowhere but in its state.
+    for model in (state or {}).values():
+        for output in model.get("state", {}).get("outputs") or []:
+            if output.get("output_type") == "error":
+                yield f"hidden widget error: {output.get('ename')}"
+    for index, tags, output in page.outputs():
+        data = output.get("data") or {}
+        if WIDGET_VIEW not in data or "text/html" in data:
+            continue
+        following = next((cell for later, cell, _, _ in page.code() if later > index), {})
+        if "widget-with-fallback" not in tags:
+            yield f"cell {index}: widget without the tag widget-with-fallback and a static figure after it"
+        elif "<img" not in json.dumps(following.get("outputs", [])):
+            yield f"cell {index}: the cell after a widget must show the same as a static figure"
+
+
+def machine_paths(page: Page) -> Iterator[str]:
+    for index, cell in enumerate(page.cells):
+        everything = source_of(cell) + "\n" + without_data(json.dumps(cell.get("outputs", [])))
+        for found in sorted(set(MACHINE_PATH.findall(everything))):
+            yield f"cell {index}: machine path {found}"
+
+
+def template(page: Page) -> Iterator[str]:
+    tags = [tag for _, _, _, cell_tags in page.code() for tag in cell_tags]
+    for wanted in ("parameters", "setup"):
+        if tags.count(wanted) != 1:
+            yield f"{tags.count(wanted)} cells tagged {wanted}, one wanted"
+    prose = "\n".join(source_of(cell) for cell in page.cells if cell["cell_type"] == "markdown")
+    for wanted in ("What could mislead you", "References"):
+        if not re.search(rf"^#+ .*{wanted}", prose, re.M):
+            yield f"no heading with {wanted!r}"
+
+
+def exercise_groups(page: Page) -> Iterator[str]:
+    try:
+        found = len(exercises(page.notebook))
+    except ValueError as error:
+        yield str(error)
+        return
+    if found != NUM_EXERCISES:
+        yield f"{found} exercises, {NUM_EXERCISES} wanted"
+
+
+def exercises(notebook: dict) -> list[Exercise]:
+    """The exercise groups of a notebook; ValueError if a group lacks a cell, a solution or a wrong answer."""
+    cells, found = notebook["cells"], []
+    for index, cell in enumerate(cells):
+        if cell["cell_type"] != "code" or "exercise" not in tags_of(cell):
+            continue
+        check, answer = (cells[index + 1 : index + 3] + [{}, {}])[:2]
+        if "check" not in tags_of(check) or "solution" not in tags_of(answer):
+            raise ValueError(f"cell {index}: an exercise is followed by its check cell and its solution cell")
+        text = source_of(answer)
+        solutions, wrong = SOLUTION.findall(WRONG.sub("", text)), WRONG.findall(text)
+        if len(solutions) != 1 or not wrong or "<details>" not in text:
+            raise ValueError(f"cell {index + 2}: a solution is one folded python block and a planted wrong answer")
+        found.append(Exercise(source_of(cell), source_of(check), solutions[0], tuple(text.strip() for text in wrong)))
+    return found
+
+
+def source_of(cell: dict) -> str:
+    return joined(cell.get("source", ""))
+
+
+def tags_of(cell: dict) -> list[str]:
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def joined(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "".join(text)
+
+
+def without_data(text: str) -> str:
+    """``text`` without the bytes of embedded pictures, which may hold anything by chance."""
+    return DATA_URI.sub("data:", text)
+
+
+RULES = (size, order, ids, parses, lengths, headings, alt_text, raw_pictures, errors, streams, widgets, machine_paths)
+SERIES_RULES = (template, exercise_groups)  # for notebooks of the series: NN_name.ipynb

@@ -1,0 +1,177 @@
+"""Executing the series: copies under ``build/`` for a reader, in place to publish."""
+
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pslib import paths
+from pslib.errors import UserError
+from pslib.notebook_lint import lint, series, tags_of
+
+__all__ = ["chosen", "execute", "prepared", "publish", "run_series"]
+
+CELL_TIMEOUT = 600  # seconds; a cell that hangs must not hold the series
+
+
+def run_series(only: Sequence[str] = (), profile: str = "tiny", timeout: int | None = None) -> int:
+    """Execute copies under ``build/notebooks`` in order, print each one's time, end in the results table.
+
+    Returns 1 at the first notebook that fails (its copy shows where), else 0.
+    """
+    target = paths.build_dir() / "notebooks"
+    target.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    done = 0
+    for path in chosen(only):
+        seconds, failure = _execute_file(path, target / path.name, profile, timeout)
+        done += failure is None
+        if failure is not None:
+            print(f"{path.name}: failed after {seconds:.0f} s: {failure}", flush=True)
+            print(f"  its executed copy: {_shown(target / path.name)}", flush=True)
+            return 1
+        print(f"{path.name}: {seconds:.0f} s", flush=True)
+    print(f"{done} notebooks in {time.perf_counter() - start:.0f} s; executed copies in {_shown(target)}\n", flush=True)
+    _print_results()
+    return 0
+
+
+def publish(only: Sequence[str] = (), profile: str = "tiny", timeout: int | None = None) -> int:
+    """Execute notebooks and write them back in place, with their times; a failure leaves the file as it was."""
+    times_path = paths.results_dir() / "notebook-times.json"
+    problems = 0
+    for path in chosen(only):
+        draft = paths.build_dir() / "publish" / path.name
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        seconds, failure = _execute_file(path, draft, profile, timeout)
+        complaints = [failure] if failure is not None else lint(draft)
+        for complaint in complaints:
+            print(f"{path.name}: {complaint}", flush=True)
+        problems += bool(complaints)
+        if failure is None:
+            os.replace(draft, path)
+            times = json.loads(times_path.read_text()) if times_path.is_file() else {}
+            times[f"{path.name[:2]}/{profile}"] = {
+                "seconds": round(seconds, 1), "date": time.strftime("%Y-%m-%d"), "device": _device(),
+            }
+            _write(times_path, json.dumps(times, indent=1, sort_keys=True) + "\n")
+            print(f"{path.name}: published, {seconds:.0f} s, {path.stat().st_size // 1000} kB", flush=True)
+    return int(bool(problems))
+
+
+def chosen(only: Sequence[str] = ()) -> list[Path]:
+    """The notebooks whose numbers are in ``only`` (all if empty); UserError if a number is not there."""
+    every = series()
+    if not every:
+        raise UserError(f"no notebooks in {paths.notebooks_dir()}: run this in a checkout of pslib.")
+    wanted = [str(number).zfill(2)[:2] for number in only]
+    missing = [number for number in wanted if not any(path.name.startswith(number) for path in every)]
+    if missing:
+        numbers = ", ".join(path.name[:2] for path in every)
+        raise UserError(f"no notebook {missing[0]}: choose from {numbers}.")
+    return [path for path in every if not wanted or path.name[:2] in wanted]
+
+
+def prepared(path: Path, profile: str = "tiny"):
+    """The notebook without outputs, its ``parameters`` cell naming ``profile``."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if "parameters" in tags_of(cell):
+            cell.source = cell.source.replace('PROFILE = "tiny"', f'PROFILE = "{profile}"')
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
+def execute(
+    notebook,
+    folder: Path,
+    timeout: int | None = None,
+    environment: dict[str, str] | None = None,
+    afterwards: Callable | None = None,
+) -> None:
+    """Run every cell in a fresh kernel whose working directory is ``folder``; raises at the first error.
+
+    The kernel sees this package, plain progress and ``environment``.  ``afterwards(client)`` may run more
+    cells in the same kernel before it ends.
+    """
+    from nbclient import NotebookClient
+
+    # Beside the checkout's package no other may be found, wherever the copy lies.
+    kernel_environment = {
+        **os.environ, "PSLIB_PLAIN": "1", "PSLIB_ROOT": str(paths.root()), "PYTHONPATH": str(paths.root()),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1", **(environment or {}),
+    }
+    client = NotebookClient(
+        notebook, timeout=timeout or CELL_TIMEOUT, kernel_name="python3", store_widget_state=False,
+        resources={"metadata": {"path": str(folder)}}, extra_arguments=["--log-level=40"],
+    )
+    with client.setup_kernel(env=kernel_environment):
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+        if afterwards is not None:
+            afterwards(client)
+
+
+def _execute_file(path: Path, target: Path, profile: str, timeout: int | None) -> tuple[float, str | None]:
+    """Execute ``path`` into ``target``; (seconds, None or what went wrong). Written even when a cell fails."""
+    import nbformat
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    notebook, failure = prepared(path, profile), None
+    start = time.perf_counter()
+    try:
+        execute(notebook, path.parent, timeout)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        failure = re.sub(r"\x1b\[[0-9;]*m", "", str(error).strip().splitlines()[-1])  # without terminal colours
+    seconds = time.perf_counter() - start
+    if profile != "tiny":
+        for cell in notebook.cells:
+            if "parameters" in tags_of(cell):
+                cell.source = cell.source.replace(f'PROFILE = "{profile}"', 'PROFILE = "tiny"')
+    _clean(notebook)
+    _write(target, nbformat.writes(notebook) + "\n")
+    return seconds, failure
+
+
+def _clean(notebook) -> None:
+    """Drop what changes with every run and tells a reader nothing: timestamps, versions, widget state."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _print_results() -> None:
+    """The results table, read from the records."""
+    from pslib.experiments.records import print_records
+
+    print_records()
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(paths.root())) if path.is_relative_to(paths.root()) else str(path)
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"

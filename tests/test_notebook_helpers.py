@@ -1,0 +1,261 @@
+"""pslib.notebook, pslib.viz.figures and pslib.notebooks: what students see, and running the series."""
+
+import json
+import re
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from pslib import notebook, notebooks, paths
+from pslib.cli import main
+from pslib.errors import UserError
+from pslib.viz import figures
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The bundles that were displayed."""
+    found = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: found.append(bundle))
+    return found
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A small checkout: data made, one notebook."""
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
+    for name in notebook.DATA_SETS:
+        folder = tmp_path / "data" / "synthetic" / "tiny" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"fingerprint": "0123456789abcdef"}))
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+# ---- start ----
+
+def test_start_says_what_is_there(checkout, capsys):
+    session = notebook.start("tiny", 3, notebook="07")
+    text = capsys.readouterr().out
+    for words in ("torch", "profile tiny, seed 3, device:", "not recorded yet", "data prw: made, fingerprint 012345"):
+        assert words in text
+    assert session.rng.integers(1000) == np.random.default_rng(3).integers(1000)
+    assert torch.rand(1, generator=session.generator) == torch.rand(1, generator=torch.Generator().manual_seed(3))
+    assert session.data == checkout / "data" / "synthetic" / "tiny"
+
+
+def test_start_names_recorded_time(checkout, capsys):
+    (checkout / "data" / "results").mkdir()
+    times = {"07/tiny": {"seconds": 130.0, "date": "2026-01-02", "device": "2 CPU cores"},
+             "08/tiny": {"seconds": 20.0, "date": "2026-01-02", "device": "2 CPU cores"}}
+    (checkout / "data" / "results" / "notebook-times.json").write_text(json.dumps(times))
+    notebook.start(notebook="07")
+    notebook.start(notebook="08")
+    text = capsys.readouterr().out
+    assert "expected time: 2.2 minutes (RECORDED 2026-01-02 on 2 CPU cores)" in text
+    assert "expected time: 20 seconds" in text
+
+
+def test_start_draws_quick_data_and_refuses_slow(checkout, capsys, monkeypatch):
+    import sys
+    import types
+
+    calls = []
+    module = types.ModuleType("pslib.data.synthetic")
+    module.make = lambda profile, out: calls.append((profile, out))
+    monkeypatch.setitem(sys.modules, "pslib.data.synthetic", module)
+    (checkout / "data" / "synthetic" / "tiny" / "prw" / "manifest.json").unlink()
+    notebook.start()
+    assert calls == [("tiny", checkout / "data" / "synthetic")]
+    assert "drawing the missing sets (prw)" in capsys.readouterr().out
+    with pytest.raises(UserError, match="pslib data make --profile small"):
+        notebook.start("small")
+    with pytest.raises(UserError, match="nearest: tiny"):
+        notebook.start("tyni")
+
+
+# ---- expect, predict, check ----
+
+def test_expect_names_both_shapes():
+    assert notebook.expect(torch.zeros(2, 3, 4), "B", 3, "N", B=2) == {"B": 2, "N": 4}
+    for dims, names in ((("B", 3), {}), (("B", 4, "N"), {}), (("B", "B", "N"), {}), (("B", 3, "N"), {"B": 5})):
+        with pytest.raises(AssertionError, match=r"\(2, 3, 4\)"):
+            notebook.expect(torch.zeros(2, 3, 4), *dims, **names)
+
+
+def test_predict_with_tolerance(capsys):
+    notebook.predict("mAP?", 50.0, 52, tolerance=0.1)
+    notebook.predict("mAP?", 50.0, 60, tolerance=0.1)
+    notebook.predict("which?", "P3", "P4")
+    endings = [line.rsplit(": ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert endings == ["that matches.", "why?", "why?"]
+
+
+def test_check_of_values_and_of_functions(capsys):
+    def verify(answer):
+        notebook.same(answer, 3, "count")
+
+    notebook.check("Exercise 1", None, verify)
+    notebook.check("Exercise 1", 3, verify)
+    assert capsys.readouterr().out == "Exercise 1: not done yet\nExercise 1: correct\n"
+    with pytest.raises(AssertionError, match="Exercise 1: got 4, wanted 3: count"):
+        notebook.check("Exercise 1", 4, verify)
+
+    def bare(answer):
+        assert answer == 1
+
+    with pytest.raises(AssertionError, match="Exercise 1"):
+        notebook.check("Exercise 1", 2, bare)
+
+
+@pytest.mark.parametrize(("got", "want"), [
+    (1.0, 1), ([1, 2], [1.0, 2.0]), (torch.ones(3), np.ones(3)), ("a", "a"), (True, True), (["a", "b"], ["a", "b"]),
+])
+def test_same_accepts(got, want):
+    notebook.same(got, want, "look")
+
+
+@pytest.mark.parametrize(("got", "want"), [
+    (1.1, 1), ([1, 2], [1, 2, 3]), (torch.ones(3), np.zeros(3)), ("a", "b"), (["a"], ["b"]), ("1", 1),
+    (float("nan"), 1.0),
+])
+def test_same_rejects(got, want):
+    with pytest.raises(AssertionError, match="look"):
+        notebook.same(got, want, "look")
+
+
+def test_live_is_short_in_ci(monkeypatch):
+    monkeypatch.setenv("PSLIB_CI", "1")
+    assert notebook.live(600, 8) == 8
+    monkeypatch.delenv("PSLIB_CI")
+    assert notebook.live(600, 8) == 600
+
+
+def test_provenance_in_words(shown):
+    notebook.computed_now("tiny, seed 0")
+    notebook.recorded("3 seeds <CPU>")
+    notebook.reported("AlignPS, Table I")
+    assert [bundle["text/plain"] for bundle in shown] == [
+        "COMPUTED NOW: tiny, seed 0", "RECORDED: 3 seeds <CPU>", "REPORTED: AlignPS, Table I"]
+    assert "<b>RECORDED</b>: 3 seeds &lt;CPU&gt;" in shown[1]["text/html"]
+
+
+# ---- figures ----
+
+def test_show_carries_alt_text_and_caption(shown):
+    fig, ax = figures.new_figure(4, 2)
+    ax.plot([0, 1], [0, 1])
+    figures.show(fig, alt='a line "rising"', caption="x < y")
+    markup = shown[0]["text/html"]
+    assert 'alt="a line &quot;rising&quot;"' in markup and "<figcaption>x &lt; y</figcaption>" in markup
+    assert "data:image/png;base64," in markup
+    assert shown[0]["text/plain"] == '[figure: a line "rising"]'
+
+
+def test_pictures_become_jpeg_and_stay_small():
+    shades = np.linspace(0, 255, 40 * 20 * 3).reshape(40, 20, 3).astype(np.uint8)
+    markup = figures.figure_html(figures.image_grid([shades] * 4), "four shaded fields")
+    assert "data:image/jpeg" in markup and len(markup) < 60_000
+    assert len(figures.figure_html(figures.image_grid([shades] * 4), "the same", quality=20)) < len(markup)
+
+
+def test_empty_alt_text_is_refused():
+    with pytest.raises(ValueError, match="alt text"):
+        figures.figure_html(figures.new_figure()[0], " ")
+
+
+def test_wide_figures_are_limited():
+    import base64
+    import io
+
+    from PIL import Image
+
+    markup = figures.figure_html(figures.new_figure(40, 2)[0], "wide")
+    payload = base64.b64decode(re.search(r"base64,([^\"]+)", markup)[1])
+    assert Image.open(io.BytesIO(payload)).width <= 900
+
+
+def test_right_and_wrong_differ_by_more_than_colour():
+    differing = [first != second for first, second in zip(figures.RIGHT, figures.WRONG, strict=True)]
+    assert differing == [True] * 4
+    fig, ax = figures.new_figure()
+    figures.draw_boxes(ax, [[0, 0, 4, 8], [5, 0, 9, 8], [1, 1, 2, 2]], ["a", "b", "c"], right=[True, False, None])
+    assert [text.get_text() for text in ax.texts] == ["✓ a", "✗ b", "c"]
+    assert len({patch.get_linestyle() for patch in ax.patches}) == 3
+    figures.draw_boxes(ax, np.zeros((0, 4)))
+
+
+def test_to_array_takes_what_readers_and_models_give():
+    image = np.zeros((5, 6, 3), np.uint8)
+    for value in (image, torch.zeros(3, 5, 6), torch.zeros(3, 5, 6, dtype=torch.uint8)):
+        assert figures.to_array(value).shape == (5, 6, 3)
+        assert figures.to_array(value).dtype == np.uint8
+    with pytest.raises(ValueError, match=r"\(5, 6\)"):
+        figures.to_array(np.zeros((5, 6)))
+
+
+def test_grid_of_nothing():
+    assert figures.image_grid([], title="none").axes
+
+
+# ---- running the series ----
+
+def write(folder, name, *sources, tags=()):
+    cells = [new_markdown_cell("# T"), new_code_cell('PROFILE = "tiny"', metadata={"tags": ["parameters"]})]
+    cells += [new_code_cell(source, metadata={"tags": list(tags)}) for source in sources]
+    nbformat.write(new_notebook(cells=cells), folder / name)
+    return folder / name
+
+
+def test_run_leaves_the_series_as_it_was(checkout, capsys, monkeypatch):
+    monkeypatch.setattr(notebooks, "_print_results", lambda: print("results table"))
+    path = write(checkout / "notebooks", "00_x.ipynb", "import os; print(PROFILE, os.environ['PSLIB_PLAIN'])")
+    write(checkout / "notebooks", "01_y.ipynb", "1 / 0")
+    before = path.read_bytes()
+    assert main(["notebooks", "run", "0"]) == 0
+    assert path.read_bytes() == before
+    text = capsys.readouterr().out
+    assert re.search(r"00_x.ipynb: \d+ s\n1 notebooks in \d+ s; .* in build/notebooks\n\nresults table", text)
+    copy = nbformat.read(checkout / "build" / "notebooks" / "00_x.ipynb", as_version=4)
+    assert copy.cells[2].outputs[0]["text"] == "tiny 1\n"
+    assert main(["notebooks", "run"]) == 1
+    assert "01_y.ipynb: failed" in (text := capsys.readouterr().out) and "ZeroDivisionError" in text
+
+
+def test_publish_writes_back_clean_and_records_time(checkout, capsys):
+    path = write(checkout / "notebooks", "00_x.ipynb", "print(PROFILE)")
+    ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
+    main(["notebooks", "publish", "00", "--profile", "small"])
+    published = nbformat.read(path, as_version=4)
+    assert [cell.id for cell in published.cells] == ids
+    assert published.cells[1].source == 'PROFILE = "tiny"' and published.cells[2].outputs[0]["text"] == "small\n"
+    assert [cell.get("execution_count") for cell in published.cells] == [None, 1, 2]
+    assert not any("execution" in cell.metadata for cell in published.cells)
+    assert set(published.metadata) == {"kernelspec", "language_info"}
+    times = json.loads((paths.results_dir() / "notebook-times.json").read_text())
+    assert times["00/small"]["seconds"] > 0
+    assert "published" in capsys.readouterr().out
+
+
+def test_a_failing_notebook_is_not_published(checkout, capsys):
+    path = write(checkout / "notebooks", "00_x.ipynb", "raise ValueError('no')")
+    before = path.read_bytes()
+    assert main(["notebooks", "publish"]) == 1
+    assert path.read_bytes() == before and "ValueError: no" in capsys.readouterr().out
+
+
+def test_a_hanging_cell_ends(checkout, capsys):
+    write(checkout / "notebooks", "00_x.ipynb", "import time\ntime.sleep(60)")
+    assert main(["notebooks", "run", "--timeout", "2"]) == 1
+    assert "failed after" in capsys.readouterr().out
+
+
+def test_unknown_numbers_and_empty_series(checkout):
+    with pytest.raises(UserError, match="in a checkout of pslib"):
+        notebooks.chosen()
+    write(checkout / "notebooks", "00_x.ipynb")
+    with pytest.raises(UserError, match="no notebook 42: choose from 00"):
+        notebooks.chosen(["42"])

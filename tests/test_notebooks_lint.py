@@ -1,0 +1,161 @@
+"""The committed notebooks pass every lint rule, and every rule is seen to fail on a planted notebook."""
+
+import copy
+import json
+
+import pytest
+
+from pslib.cli import main
+from pslib.errors import UserError
+from pslib.notebook_lint import RULES, SERIES_RULES, WIDGET_STATE, WIDGET_VIEW, lint, lint_all, lint_text, series
+
+HTML = '<figure><img class="pslib" alt="a line that rises" src="data:image/png;base64,AA/tmp/x=="></figure>'
+
+SOLUTION = "<details>\n\n```python\nx = 1\n```\n\n</details>\n<!-- wrong:\nx = 2\n-->"
+
+
+def html(text):
+    return {"output_type": "display_data", "metadata": {}, "data": {"text/html": text}}
+
+
+def code(number, source, outputs=(), tags=()):
+    return {"cell_type": "code", "id": f"c{number}", "metadata": {"tags": list(tags)}, "source": source,
+            "execution_count": number, "outputs": list(outputs)}
+
+
+def good():
+    """A notebook of the series that obeys every rule."""
+    def markdown(name, source, tags=()):
+        return {"cell_type": "markdown", "id": name, "metadata": {"tags": list(tags)}, "source": source}
+
+    cells = [
+        markdown("title", "# Title\n![a street](street.png)\n```\n# no heading\n```"),
+        code(1, 'PROFILE = "tiny"', tags=["parameters"]),
+        code(2, "session = 1", tags=["setup"]),
+        markdown("part", "## Part\n### Detail"),
+        code(3, "%matplotlib inline\nshow()", [html(HTML)]),
+    ]
+    for number in (1, 2, 3):
+        cells += [
+            code(2 + 2 * number, "def exercise():\n    return None", tags=["exercise"]),
+            code(3 + 2 * number, "check()", tags=["check"]),
+            markdown(f"s{number}", SOLUTION, ["solution"]),
+        ]
+    cells.append(markdown("end", "## What could mislead you\n## References"))
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def changed(index, **values):
+    def change(notebook):
+        notebook["cells"][index].update(values)
+    return change
+
+
+def with_output(output, tags=()):
+    return changed(4, outputs=[output], metadata={"tags": list(tags)})
+
+
+def widget_then_nothing(notebook):
+    view = {"output_type": "display_data", "metadata": {}, "data": {WIDGET_VIEW: {"model_id": "1"}}}
+    with_output(view, ["widget-with-fallback"])(notebook)
+
+
+def hidden_error(notebook):
+    broken = {"outputs": [{"output_type": "error", "ename": "KeyError"}]}
+    notebook["metadata"]["widgets"] = {WIDGET_STATE: {"state": {"1": {"state": broken}}}}
+
+
+def stateless(notebook):
+    notebook["metadata"]["widgets"] = {WIDGET_STATE: {}}
+
+
+def remove(*indices):
+    def change(notebook):
+        for index in sorted(indices, reverse=True):
+            del notebook["cells"][index]
+    return change
+
+
+LONG = "\n".join(["x = 1"] * 26)
+ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}
+VIEW = {"output_type": "display_data", "metadata": {}, "data": {WIDGET_VIEW: {"model_id": "1"}, "text/plain": "w"}}
+PNG = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "AAAA"}}
+STDERR = {"output_type": "stream", "name": "stderr", "text": "warning"}
+BAR = {"output_type": "stream", "name": "stdout", "text": "train:  10%|#   | 1/10"}
+PRINTED_PATH = {"output_type": "stream", "name": "stdout", "text": ["saved to /home/ann/x.png"]}
+
+PLANTED = [
+    ("size", changed(0, source="# Title\n" + "x" * 300_001), "at most 300"),
+    ("order", changed(4, execution_count=9), "not run 1..n"),
+    ("order", changed(4, execution_count=None), "not run 1..n"),
+    ("ids", changed(4, id="title"), "two with the same"),
+    ("parses", changed(4, source="%matplotlib inline\nfor x in range(3) print(x)"), "does not parse"),
+    ("lengths", changed(4, source=LONG), "26 lines"),
+    ("lengths", changed(4, source=LONG + "\n" + LONG + "\n" + LONG, metadata={"tags": ["library:x"]}), "78 lines"),
+    ("headings", changed(3, source="### Part"), "jumps from level 1 to 3"),
+    ("headings", changed(3, source="# Part"), "one # heading"),
+    ("alt_text", changed(0, source="# Title\n![](street.png)"), "without alt text"),
+    ("alt_text", changed(0, source="# Title\n<img src='street.png'>"), "<img> without alt"),
+    ("alt_text", with_output(html("<img src='data:image/png;base64,AAAA'>")), "<img> without alt"),
+    ("alt_text", with_output(html("<img alt=' ' src='x'>")), "<img> without alt"),
+    ("raw_pictures", with_output(PNG), "raw picture output"),
+    ("errors", with_output(ERROR), "error ValueError"),
+    ("streams", with_output(STDERR), "stderr"),
+    ("streams", with_output(BAR), "dead progress bar"),
+    ("widgets", with_output(VIEW), "without the tag"),
+    ("widgets", widget_then_nothing, "static figure"),
+    ("widgets", hidden_error, "hidden widget error: KeyError"),
+    ("widgets", stateless, "without state"),
+    ("machine_paths", changed(4, source="open('/home/ann/x')"), "machine path /home/ann"),
+    ("machine_paths", with_output(PRINTED_PATH), "machine path /home/ann"),
+    ("machine_paths", changed(3, source=r"## in C:\Users\ann"), "machine path C:"),
+    ("template", changed(1, metadata={"tags": []}), "tagged parameters"),
+    ("template", changed(14, source="## References"), "What could mislead you"),
+    ("exercise_groups", remove(5, 6, 7), "2 exercises, 3 wanted"),
+    ("exercise_groups", remove(7), "followed by its check"),
+    ("exercise_groups", changed(7, source="<details>\n```python\nx = 1\n```"), "planted wrong answer"),
+]
+
+
+@pytest.mark.parametrize("path", series(), ids=lambda path: path.name)
+def test_series_is_clean(path):
+    assert lint(path) == []
+
+
+def test_good_notebook_passes():
+    assert lint_text(json.dumps(good()), "07_good.ipynb") == []
+
+
+@pytest.mark.parametrize(("rule", "change", "complaint"), PLANTED, ids=[f"{p[0]}-{p[2]}" for p in PLANTED])
+def test_rule_fails_on_a_planted_notebook(rule, change, complaint):
+    notebook = copy.deepcopy(good())
+    change(notebook)
+    found = lint_text(json.dumps(notebook), "07_bad.ipynb")
+    assert any(complaint in text for text in found), found
+
+
+def test_every_rule_has_a_planted_notebook():
+    assert {rule.__name__ for rule in RULES + SERIES_RULES} == {rule for rule, _, _ in PLANTED}
+
+
+def test_allowed_exceptions():
+    notebook = good()
+    changed(4, source=LONG, metadata={"tags": ["library:pslib.ops.f"]})(notebook)
+    assert lint_text(json.dumps(notebook), "07_x.ipynb") == []
+    notebook = good()
+    with_output(ERROR, ["raises-exception"])(notebook)
+    assert lint_text(json.dumps(notebook), "07_x.ipynb") == []
+    notebook = good()
+    with_output(VIEW, ["widget-with-fallback"])(notebook)
+    notebook["cells"][5]["outputs"] = [html(HTML)]
+    assert lint_text(json.dumps(notebook), "07_x.ipynb") == []
+
+
+def test_lint_command(tmp_path, capsys):
+    (tmp_path / "07_bad.ipynb").write_text("{")
+    assert lint_all([tmp_path]) == 1
+    assert "07_bad.ipynb: not JSON" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no notebook or folder"):
+        lint_all([tmp_path / "missing"])
+    (tmp_path / "good.ipynb").write_text(json.dumps(good()))
+    assert main(["notebooks", "lint", str(tmp_path / "good.ipynb")]) == 0

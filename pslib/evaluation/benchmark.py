@@ -1,0 +1,80 @@
+"""How fast the search evaluator is, against the loop version, on sets of the real sizes (``pslib bench evaluator``)."""
+
+import resource
+import sys
+import time
+
+import numpy as np
+
+from pslib.data.annotations import Gallery, Protocol, Query
+from pslib.evaluation.detections import Detections, normalise
+from pslib.evaluation.reference import reference_search
+from pslib.evaluation.search import search
+
+__all__ = ["benchmark_evaluator", "drawn_protocol"]
+
+
+def drawn_protocol(queries: int, gallery_size: int, frames: int, dim: int = 256, per_frame: float = 7.0,
+                   positives: float = 1.9, seed: int = 0) -> tuple[Protocol, Detections, np.ndarray]:
+    """Random detections (Poisson, ``per_frame`` each) and a protocol of the given size; nothing is read from disk.
+
+    Each query has 1 + Poisson(positives - 1) positive frames; her box there is one of the detections, and that
+    detection's embedding is drawn near hers, so that rankings are neither perfect nor random.
+    """
+    rng = np.random.default_rng(seed)
+    held = np.maximum(rng.poisson(per_frame, frames), 1)
+    frame = np.repeat(np.arange(frames, dtype=np.int32), held)
+    corner = rng.uniform(0, 800, (len(frame), 2))
+    side = np.stack([rng.uniform(30, 120, len(frame)), rng.uniform(60, 300, len(frame))], axis=1)
+    boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+    embeddings = normalise(rng.standard_normal((len(frame), dim), dtype=np.float32))
+    query_embeddings = normalise(rng.standard_normal((queries, dim), dtype=np.float32))
+    first = np.cumsum(held) - held
+    listed, galleries = [], []
+    for number in range(queries):
+        own = int(rng.integers(frames))
+        pool = rng.permutation(frames)[:gallery_size + 1] if gallery_size < frames else np.arange(frames)
+        pool = pool[pool != own][:gallery_size].astype(np.int32)
+        shown = pool[rng.permutation(len(pool))[:1 + rng.poisson(positives - 1)]]
+        rows = first[shown] + rng.integers(held[shown])
+        noise = rng.standard_normal((len(rows), dim), dtype=np.float32) / np.sqrt(dim, dtype=np.float32)
+        embeddings[rows] = normalise(query_embeddings[number] + 2.5 * noise)
+        listed.append(Query(own, boxes[first[own]], number))
+        galleries.append(Gallery(pool, shown, boxes[rows]))
+    detections = Detections(frame, boxes, rng.uniform(0.1, 1, len(frame)), embeddings)
+    return Protocol(f"drawn {queries} x {gallery_size}", listed, galleries), detections, query_embeddings
+
+
+def benchmark_evaluator(scale: float = 1.0) -> dict[str, float]:
+    """Time :func:`search` at the sizes of CUHK-SYSU (100 and 4,000 images) and PRW, and the loop version at 100.
+
+    Prints one line a case and returns seconds by case, the ratio, and the peak memory of the process in GB.
+    ``scale`` < 1 shortens the list of queries (tests use it); the bars hold for 1.
+    """
+    cases = {"CUHK-SYSU 100": (2900, 100, 6978, 1.9, 1.0), "CUHK-SYSU 4000": (2900, 4000, 6978, 1.9, 15.0),
+             "PRW regular": (2057, 6112, 6112, 36.0, 10.0)}
+    measured: dict[str, float] = {}
+    for name, (queries, size, frames, positives, bar) in cases.items():
+        queries = max(2, round(queries * scale))
+        protocol, detections, embeddings = drawn_protocol(queries, size, frames, positives=positives)
+        num_frames = frames
+        seconds = []
+        for _ in range(3 if size == 100 else 1):
+            start = time.perf_counter()
+            result = search(protocol, detections, embeddings, num_frames=num_frames)
+            seconds.append(time.perf_counter() - start)
+        measured[name] = min(seconds)
+        print(f"{name}: {queries} queries x {len(protocol.galleries[0].frames)} images, {len(detections)} detections: "
+              f"{measured[name]:.2f} s (bar {bar:g} s), mAP {100 * result.mean_ap:.1f}")
+        if size == 100:
+            start = time.perf_counter()
+            slow = reference_search(protocol, detections, embeddings)
+            measured["loop"] = time.perf_counter() - start
+            measured["ratio"] = measured["loop"] / measured[name]
+            difference = float(np.abs(result.ap - [outcome["ap"] for outcome in slow]).max())
+            print(f"  loop version: {measured['loop']:.2f} s, {measured['ratio']:.1f} times as long (bar 10); "
+                  f"largest difference in AP {difference:.1e}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    measured["peak GB"] = peak / (2**30 if sys.platform == "darwin" else 2**20)
+    print(f"peak memory of the process: {measured['peak GB']:.2f} GB (bar 4 GB)")
+    return measured

@@ -1,0 +1,117 @@
+"""Bootstrap intervals cover what they should; the verdict rule says what DESIGN.md says."""
+
+import numpy as np
+import pytest
+
+from pslib.errors import UserError
+from pslib.evaluation.statistics import Interval, bootstrap_mean, paired_bootstrap, verdict
+
+
+def covered(draw_interval, truth, trials, seed=0):
+    rng = np.random.default_rng(seed)
+    inside = [interval.low <= truth <= interval.high for interval in (draw_interval(rng) for _ in range(trials))]
+    return float(np.mean(inside))
+
+
+def test_bootstrap_covers_the_true_mean_with_grouped_queries():
+    def one(rng, grouped=True):
+        persons = rng.normal(0.5, 0.2, 60)  # what identities share
+        groups = np.repeat(np.arange(60), 3)
+        values = persons[groups] + rng.normal(0, 0.05, 180)
+        return bootstrap_mean(values, groups if grouped else np.arange(180), rng, draws=400)
+
+    assert 0.90 <= covered(one, 0.5, 200) <= 0.99
+    # Ignoring the identities, the planted fault, gives intervals far too short.
+    assert covered(lambda rng: one(rng, grouped=False), 0.5, 200) < 0.85
+
+
+def test_hundred_queries_mean_about_six_points():
+    ap = (np.random.default_rng(0).random(100) < 0.11).astype(float)  # mean near 11 %, spread 0.31
+    interval = bootstrap_mean(ap, np.arange(100), np.random.default_rng(1))
+    assert 0.05 < interval.half_width < 0.07
+
+
+def test_bootstrap_equals_a_loop():
+    rng = np.random.default_rng(3)
+    values, groups = rng.random(20), rng.integers(0, 6, 20)
+    interval = bootstrap_mean(values, groups, np.random.default_rng(0), draws=4000)
+    persons, means = np.unique(groups), []
+    for _ in range(4000):
+        picked = [values[groups == person] for person in rng.choice(persons, len(persons))]
+        means.append(np.concatenate(picked).mean())
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(np.quantile(means, .025), abs=0.015)
+    assert interval.high == pytest.approx(np.quantile(means, .975), abs=0.015)
+
+
+def test_one_person_has_no_spread_and_constant_values_neither():
+    one = bootstrap_mean(np.array([0.2, 0.4]), np.array([7, 7]), np.random.default_rng(0))
+    assert one.low == pytest.approx(one.high) == pytest.approx(0.3)
+    flat = paired_bootstrap(np.full((3, 5), 2.0), np.arange(5), np.random.default_rng(0))
+    assert (flat.low, flat.high, flat.half_width) == pytest.approx((2, 2, 0))
+    assert str(flat) == "2 [2, 2]"
+
+
+def test_paired_bootstrap_spread_comes_from_both_levels():
+    rng = np.random.default_rng(0)
+    persons = rng.normal(0, 1, 200)
+    same_seeds = paired_bootstrap(np.tile(persons, (8, 1)), np.arange(200), rng)
+    assert same_seeds.half_width == pytest.approx(1.96 / np.sqrt(200), rel=0.2)  # not divided by the eight seeds
+    same_persons = paired_bootstrap(np.tile(rng.normal(0, 1, 8)[:, None], (1, 200)), np.arange(200), rng)
+    assert 0.3 < same_persons.half_width < 1.2  # about 1.96 / sqrt(8)
+    one_seed = paired_bootstrap(persons, np.arange(200), np.random.default_rng(1))
+    single = bootstrap_mean(persons, np.arange(200), np.random.default_rng(2))
+    assert one_seed.half_width == pytest.approx(single.half_width, rel=0.1)
+
+
+def test_paired_bootstrap_coverage():
+    def one(rng):
+        seeds, persons = rng.normal(1.0, 0.3, (12, 1)), rng.normal(0, 1.5, 80)
+        return paired_bootstrap(seeds + persons + rng.normal(0, 0.3, (12, 80)), np.arange(80), rng, draws=300)
+
+    assert 0.88 <= covered(one, 1.0, 200) <= 0.99
+
+
+def test_same_generator_same_interval():
+    values = np.random.default_rng(0).random(50)
+    one, two = (bootstrap_mean(values, np.arange(50), np.random.default_rng(9)) for _ in range(2))
+    assert one == two
+
+
+@pytest.mark.parametrize(("per_seed", "ends", "margin", "kind", "word"), [
+    ([1, 2, 3], (0.5, 3.5), 0.0, "difference", "reproduced"),
+    ([-1, 3, 4], (0.5, 3.5), 0.0, "difference", "undecided"),  # the seeds disagree
+    ([-1, 3, 4], (0.5, 3.5), 4.0, "difference", "not reproduced"),  # ... and it would not matter
+    ([1, 2, 3], (0.5, 3.5), 4.0, "difference", "reproduced"),  # small, but there
+    ([-1, -2, -3], (-3.5, -0.5), 0.0, "difference", "not reproduced"),
+    ([1, 2, 3], (-0.5, 4.5), 1.0, "difference", "undecided"),
+    ([0.1, -0.1], (-0.5, 0.5), 1.0, "difference", "not reproduced"),
+    ([0.1, -0.1], (-0.5, 0.5), 1.0, "equivalence", "reproduced"),
+    ([3, 4], (2.5, 4.5), 1.0, "equivalence", "not reproduced"),
+    ([-3, -4], (-4.5, -2.5), 1.0, "equivalence", "not reproduced"),
+    ([1, 1], (0.5, 1.5), 1.0, "equivalence", "undecided"),
+    ([1, 1], (-3.0, 5.0), 1.0, "equivalence", "undecided"),
+    ([1, 1.6], (0.9, 1.7), 1.0, "equivalence", "undecided"),
+])
+def test_verdict_rule(per_seed, ends, margin, kind, word):
+    low, high = ends
+    said = verdict(np.array(per_seed), Interval((low + high) / 2, low, high), margin, kind)
+    assert said.word == word and str(said).startswith(word + ": ")
+    assert ("would decide it" in said.reason) == (word == "undecided")
+
+
+def test_verdict_tells_how_much_more():
+    said = verdict(np.array([1.0, 3.0]), Interval(2.0, -2.0, 6.0))  # half width 4, needed 2: four times as many
+    assert "about 4 times as many" in said.reason
+
+
+def test_bad_input():
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match="3 for 2"):
+        bootstrap_mean(np.ones(2), np.arange(3), rng)
+    with pytest.raises(UserError, match="at least one"):
+        bootstrap_mean(np.empty(0), np.empty(0), rng)
+    with pytest.raises(UserError, match="not finite"):
+        paired_bootstrap(np.array([[1.0, np.nan]]), np.arange(2), rng)
+    with pytest.raises(UserError, match="unknown kind"):
+        verdict(np.ones(2), Interval(1, 0, 2), kind="order")

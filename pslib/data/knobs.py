@@ -24,7 +24,7 @@ class Knobs:
 
     Attributes:
         min_height, max_height: smallest and largest height of a person of average stature, in pixels of a frame
-            144 px high (8..144 and 8..200); heights between them are log-uniform.
+            144 px high (8..144 and 8..200); small heights are commoner (median 44 px by default).
         crowding: probability that a person stands close to one placed before, 0..1.
         occlusion: probability that something (pole, car, bin, hedge, bench, sign) is put before a person, 0..1.
         view_mix: weights (>= 0, not all 0) of the views front, right, back, left.

@@ -115,7 +115,7 @@ def paint_object(canvas: Canvas, kind: str, seed: int) -> None:
     _PAINTERS[require_choice("object", kind, _PAINTERS)](canvas, np.random.default_rng(seed))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # a few fixed cameras' furniture
 def object_tile(kind: str, unit: float, seed: int, width: float = 1.0,
                 offset: tuple[float, float] = (0.0, 0.0)) -> tuple[Image.Image, tuple[int, int]]:  # fmt: skip
     """An object on its own RGBA tile, and the tile pixel of its standing point.

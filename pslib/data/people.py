@@ -12,6 +12,7 @@ import numpy as np
 
 from pslib.data.canvas import Colour
 from pslib.data.knobs import Knobs
+from pslib.errors import UserError
 
 __all__ = [
     "BAGS", "HAIR_STYLES", "HATS", "LOWER_KINDS", "PATTERNS", "UPPER_KINDS", "VIEWS",
@@ -140,26 +141,43 @@ def sample_person(rng: np.random.Generator, knobs: Knobs | None = None) -> Perso
     )
 
 
+# attributes that go together; the first says whether a group differs
+_GROUPS = (
+    ("hair", "hair_colour"), ("skin",), ("hat", "hat_colour"), ("upper", "inner"), ("lower",), ("shoes",),
+    ("bag", "bag_colour"), ("build", "stature"),
+)  # fmt: skip
+
+
+def _differs(one: object, other: object) -> bool:
+    """Whether two values of an attribute can be told apart by eye."""
+    if isinstance(one, Garment) and isinstance(other, Garment):
+        return (one.kind, one.pattern) != (other.kind, other.pattern) or _differs(one.colour, other.colour)
+    if isinstance(one, tuple):
+        return max(abs(a - b) for a, b in zip(one, other, strict=True)) >= 35
+    return abs(one - other) >= 0.12 if isinstance(one, float) else one != other
+
+
 def look_alike(person: Person, rng: np.random.Generator, changed: int = 2, knobs: Knobs | None = None) -> Person:
     """A different person who shares everything with ``person`` but ``changed`` of eight attribute groups.
 
     The groups are hair, skin, hat, upper garment, lower garment, shoes, bag, body shape.
 
-    Example: she wears the same clothes and carries another bag.
+    >>> rng = np.random.default_rng(0)
+    >>> person = sample_person(rng)
+    >>> twin = look_alike(person, rng, changed=1)
+    >>> twin != person
+    True
     """
     knobs = (knobs or Knobs()).validate()
-    groups = (
-        ("hair", "hair_colour"), ("skin",), ("hat", "hat_colour"), ("upper", "inner"), ("lower",), ("shoes",),
-        ("bag", "bag_colour"), ("stature", "build"),
-    )  # fmt: skip
+    if not 0 <= changed <= len(_GROUPS):
+        raise UserError(f"a look-alike cannot differ in {changed} attributes: choose a number in 0..{len(_GROUPS)}.")
     result = person
-    for index in rng.permutation(len(groups))[:changed]:
-        for _ in range(50):  # until the group really differs
+    for index in rng.permutation(len(_GROUPS))[:changed]:
+        while True:  # until the group differs by more than the dye
             other = sample_person(rng, knobs)
-            changes = {name: getattr(other, name) for name in groups[index]}
-            if getattr(other, groups[index][0]) != getattr(person, groups[index][0]):
+            if _differs(getattr(other, _GROUPS[index][0]), getattr(person, _GROUPS[index][0])):
                 break
-        result = replace(result, **changes)
+        result = replace(result, **{name: getattr(other, name) for name in _GROUPS[index]})
     return result
 
 

@@ -21,13 +21,13 @@ from pslib.data.knobs import Knobs
 from pslib.data.objects import OBJECTS, draw_object, object_tile
 from pslib.data.people import VIEWS, Person, look_alike, sample_people, sample_person
 from pslib.data.sampling import sample_crop, sample_lighting, sample_scene
-from pslib.data.stage import Lighting, Occluder, Placement, Scene
-from pslib.data.streets import Background, paint_background, sample_background
+from pslib.data.stage import Lighting, Placement, Scene
+from pslib.data.streets import Background, Occluder, furniture, paint_background, sample_background
 
 __all__ = [
     "GENERATOR_VERSION", "OBJECTS", "VIEWS", "Background", "Knobs", "Lighting", "Occluder", "Person", "Placement",
-    "Rendered", "Scene", "draw_object", "draw_person", "look_alike", "paint_background", "render", "render_crop",
-    "sample_background", "sample_crop", "sample_lighting", "sample_people", "sample_person", "sample_scene",
+    "Rendered", "Scene", "draw_object", "draw_person", "furniture", "look_alike", "paint_background", "render",
+    "render_crop", "sample_background", "sample_crop", "sample_lighting", "sample_people", "sample_person", "sample_scene",
 ]  # fmt: skip
 
 GENERATOR_VERSION = 1  # raise it with every change that moves a pixel or a box
@@ -84,7 +84,7 @@ def _darken(pixels: np.ndarray, x: float, y: float, half: float, strength: float
         pixels[both[0]] *= 1 - strength * _shadow(wide, high)[both[1]][..., None]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)  # a scene and its variations share their noise
 def _noise(seed: int, size: tuple[int, int]) -> np.ndarray:
     """Sensor noise of unit strength: fine in brightness, in 4 x 4 blocks in colour, as compression leaves it."""
     rng = np.random.default_rng(seed)
@@ -119,7 +119,7 @@ def render(scene: Scene) -> Rendered:
     ((144, 224, 3), (1, 4), [7])
     """
     height, width = scene.size
-    pixels = paint_background(scene.background, scene.size).copy()
+    pixels = paint_background(scene.background, scene.size).astype(np.float32)
     owner = np.full(scene.size, -1, np.int16)
     layers = [(p.y, index, p) for index, p in enumerate(scene.placements)]
     layers += [(o.y, len(scene.placements) + index, o) for index, o in enumerate(scene.occluders)]
@@ -154,8 +154,9 @@ def render(scene: Scene) -> Rendered:
         light = 1 - thing.shade if isinstance(thing, Placement) else 1.0
         pixels[frame] = pixels[frame] * (1 - alpha) + layer[..., :3] * light
         owner[frame][alpha[..., 0] > 0] = -1
-        for total, mask, where in showing.values():
-            hit = _overlap(frame[1].start - where[1].start, frame[0].start - where[0].start, alpha.shape[:2], mask.shape)
+        for _, mask, where in showing.values():
+            dx, dy = frame[1].start - where[1].start, frame[0].start - where[0].start
+            hit = _overlap(dx, dy, alpha.shape[:2], mask.shape)
             if hit:
                 mask[hit[0]] *= 1 - alpha[..., 0][hit[1]]
         if isinstance(thing, Placement):

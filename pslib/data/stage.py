@@ -6,10 +6,10 @@ from pslib.data.annotations import UNLABELLED
 from pslib.data.canvas import Point
 from pslib.data.objects import OBJECTS
 from pslib.data.people import VIEWS, Person
-from pslib.data.streets import Background
+from pslib.data.streets import Background, Occluder
 from pslib.errors import UserError, require_choice
 
-__all__ = ["Lighting", "Occluder", "Placement", "Scene"]
+__all__ = ["Lighting", "Placement", "Scene"]
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,6 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Occluder:
-    """A thing that stands at (x, y), in frame heights, and hides what is behind it.
-
-    ``unit`` is the height, in frame heights, of an average person standing there; ``width`` stretches it.
-    """
-
-    kind: str
-    x: float
-    y: float
-    unit: float
-    seed: int = 0
-    width: float = 1.0
-
-
-@dataclass(frozen=True)
 class Scene:
     """Everything :func:`~pslib.data.scenes.render` needs.  ``size`` is (H, W) in pixels.
 
@@ -119,12 +104,13 @@ class Scene:
         """
         changes: dict[str, object] = {}
         if background is not None:
-            changes["background"] = replace(self.background, seed=background) if isinstance(background, int) else background
+            same_ground = isinstance(background, int)
+            changes["background"] = replace(self.background, seed=background) if same_ground else background
         if lighting is not None:
             changes["lighting"] = lighting
         if size is not None:
             changes["size"] = size
-        own: dict[str, object] = {}
+        own: dict[str, object] = {}  # what changes about the one person
         if view is not None:
             own["view"] = require_choice("view", view, VIEWS)
         if phase is not None:
@@ -138,8 +124,8 @@ class Scene:
                 raise UserError(f"scale is {scale}: give a factor above 0, such as 0.5 for half the height.")
             own["height"] = self._placement(person).height * scale
         if own:
-            index = self.placements.index(self._placement(person)) if person < 0 else person
             changed = replace(self._placement(person), **own)
+            index = person % len(self.placements)
             changes["placements"] = (*self.placements[:index], changed, *self.placements[index + 1 :])
         if isinstance(occluder, Occluder):
             require_choice("object", occluder.kind, OBJECTS)
@@ -151,9 +137,7 @@ class Scene:
 
     def _placement(self, person: int) -> Placement:
         if not -len(self.placements) <= person < len(self.placements):
-            raise UserError(
-                f"there is no person {person} in a scene of {len(self.placements)}: count from 0."
-            )
+            raise UserError(f"there is no person {person} in a scene of {len(self.placements)}: count from 0.")
         return self.placements[person]
 
     def _cover(self, person: int, fraction: float) -> Occluder:

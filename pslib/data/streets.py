@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from pslib.data.canvas import Canvas, Colour, shaded
 from pslib.data.knobs import Knobs
 from pslib.data.objects import OBJECTS, paint_object
 
-__all__ = ["Background", "paint_background", "sample_background"]
+__all__ = ["Background", "Occluder", "furniture", "paint_background", "sample_background"]
 
 _WALLS: tuple[Colour, ...] = (
     (176, 150, 126), (150, 92, 74), (196, 188, 172), (128, 132, 138), (206, 178, 132), (140, 148, 132), (112, 96, 90),
@@ -46,6 +46,21 @@ class Background:
     def foot_for(self, height: float) -> float:
         """Where an average person of that height stands: the inverse of :meth:`height_at`."""
         return self.horizon + height / self.ratio
+
+
+@dataclass(frozen=True)
+class Occluder:
+    """A thing that stands at (x, y), in frame heights, and hides what is behind it.
+
+    ``unit`` is the height, in frame heights, of an average person standing there; ``width`` stretches it.
+    """
+
+    kind: str
+    x: float
+    y: float
+    unit: float
+    seed: int = 0
+    width: float = 1.0
 
 
 def sample_background(rng: np.random.Generator, knobs: Knobs | None = None) -> Background:
@@ -126,9 +141,31 @@ def _ground(canvas: Canvas, rng: np.random.Generator, wide: float, background: B
         canvas.box(0, -(h + t * 2.2), wide, -(h + t * 1.2), grass)
 
 
-@lru_cache(maxsize=64)
+def _things(rng: np.random.Generator, mean: float, wide: float, near: float,
+            far: float) -> list[tuple[float, float, str, int]]:  # fmt: skip
+    """Furniture between two depths: (foot, x, kind, seed), lengths in frame heights, about ``mean`` pieces."""
+    kinds = ("car", "tree", "pole", "bench", "sign", "bin", "hedge")
+    return [
+        (float(rng.uniform(near, far)), float(rng.uniform(0, wide)),
+         str(rng.choice(kinds, p=(0.14, 0.2, 0.18, 0.16, 0.08, 0.12, 0.12))), int(rng.integers(2**31)))
+        for _ in range(rng.poisson(mean))
+    ]  # fmt: skip
+
+
+def furniture(background: Background, wide: float) -> tuple[Occluder, ...]:
+    """The place's nearer furniture, among which people walk: the same for every scene of a fixed camera.
+
+    ``wide`` is the frame's width in frame heights.
+    """
+    rng = np.random.default_rng((background.seed, 1))
+    start = background.horizon + 0.18
+    things = _things(rng, 4 * background.clutter, wide, start, 0.86)
+    return tuple(Occluder(kind, x, foot, background.height_at(foot), seed) for foot, x, kind, seed in things)
+
+
+@lru_cache(maxsize=32)
 def paint_background(background: Background, size: tuple[int, int]) -> np.ndarray:
-    """The street's own pixels before light and noise, float32 (H, W, 3) in 0..255, not to be written to."""
+    """The street's own pixels before light and noise, uint8 (H, W, 3), read-only because they are kept."""
     height, width = size
     rng = np.random.default_rng(background.seed)
     wide = width / height
@@ -141,13 +178,7 @@ def paint_background(background: Background, size: tuple[int, int]) -> np.ndarra
         canvas.box(0, -edge * (k + 1) / 8, wide, -edge * k / 8, tone)
     _houses(canvas, rng, wide, edge)
     _ground(canvas, rng, wide, background, edge)
-    things = []
-    for _ in range(rng.poisson(9 * background.clutter)):
-        foot = edge + (1.0 - edge) * float(rng.random()) ** 1.7
-        kind = str(rng.choice(("car", "tree", "pole", "bench", "sign", "bin", "hedge"),
-                              p=(0.2, 0.2, 0.16, 0.12, 0.12, 0.1, 0.1)))  # fmt: skip
-        things.append((foot, float(rng.uniform(0, wide)), kind, int(rng.integers(2**31))))
-    for foot, x, kind, seed in sorted(things):
+    for foot, x, kind, seed in sorted(_things(rng, 7 * background.clutter, wide, edge, edge + 0.05)):
         unit = background.height_at(foot)
         middle = (x * height * 2, foot * height * 2)
         half = OBJECTS[kind][0] * (0.5 if kind in ("tree", "pole") else 1.0)
@@ -155,9 +186,9 @@ def paint_background(background: Background, size: tuple[int, int]) -> np.ndarra
         tone = image.getpixel((min(width * 2 - 1, int(middle[0])), min(height * 2 - 1, int(middle[1]))))
         shadow.ellipse((0, 0.0), half, 0.07, shaded(tone, 0.72))
         paint_object(shadow, kind, seed)
-    image = image.reduce(2)
-    if height > 200:  # details of the street are a little out of focus, at every size alike
-        image = image.filter(ImageFilter.GaussianBlur(height / 300))
-    pixels = np.asarray(image, np.float32)
+    # blotches of brightness, so that no wall or pavement is one flat colour
+    coarse = Image.fromarray(rng.normal(128, 5, (24, 40)).clip(0, 255).astype(np.uint8)).resize((width, height), 2)
+    stains = np.asarray(coarse, np.int16) - 128
+    pixels = np.clip(np.asarray(image.reduce(2), np.int16) + stains[..., None], 0, 255).astype(np.uint8)
     pixels.setflags(write=False)
     return pixels

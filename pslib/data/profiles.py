@@ -42,7 +42,7 @@ class Profile:
     train: SplitSize
     validation: SplitSize
     test: SplitSize
-    sightings: tuple[int, int, int] = (7, 8, 8)
+    sightings: tuple[int, int, int] = (8, 8, 8)
     walks: int = 3
     walk_frames: int = 3
     queries_per_person: int = 2

@@ -83,9 +83,9 @@ def run(what: str = "all") -> None:
     if what in ("deform-conv", "all"):
         _print_deform_conv()
     if what in ("evaluator", "all"):
-        from pslib.evaluation.benchmark import bench_evaluator
+        from pslib.evaluation.benchmark import benchmark_evaluator
 
-        bench_evaluator()
+        benchmark_evaluator()
 
 
 def _print_deform_conv() -> None:

@@ -39,7 +39,8 @@ def assign_targets(
         return matched, points.new_zeros(len(points), 4)
     x, y = points[:, 0], points[:, 1]
     # Boxes on the first axis, cells on the second: the reductions over few boxes then run over whole vectors.
-    x1, y1, x2, y2 = boxes.to(points.dtype).T.unsqueeze(-1)  # each (N, 1)
+    boxes = boxes.to(points.dtype)
+    x1, y1, x2, y2 = boxes.T.unsqueeze(-1)  # each (N, 1)
     left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # each (N, A)
     nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
     farthest = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
@@ -49,7 +50,8 @@ def assign_targets(
     area = ((x2 - x1) * (y2 - y1)).expand_as(nearest).masked_fill(~positive, torch.inf)
     smallest, winner = area.min(dim=0)
     background = smallest.isinf()
-    ltrb = torch.stack([left, top, right, bottom], dim=-1)[winner, torch.arange(len(points), device=points.device)]
+    won = boxes[winner]  # (A, 4)
+    ltrb = torch.cat([points - won[:, :2], won[:, 2:] - points], dim=1)
     target = (ltrb / strides.unsqueeze(1)).masked_fill(background.unsqueeze(1), 0.0)
     return winner.masked_fill(background, -1), target
 

@@ -70,10 +70,11 @@ def camera_places(seed: int, knobs: Knobs) -> tuple[tuple[Background, Lighting],
     return tuple((sample_background(rng, knobs), sample_lighting(rng, knobs)) for _ in range(CAMERAS))
 
 
-def walk(scene: Scene, steps: int, rng: np.random.Generator) -> list[Scene]:
+def walk(scene: Scene, steps: int, rng: np.random.Generator, knobs: Knobs) -> list[Scene]:
     """``steps`` consecutive moments about a second apart, ``scene`` in their middle: everybody goes where she looks.
 
     People seen from the side cross the picture; from the front they come nearer and grow, from behind they shrink.
+    Everybody walks through patches of shade, so no two frames show quite the same colours.
     """
     speed = rng.uniform(0.12, 0.35, len(scene.placements))
     scenes = []
@@ -86,7 +87,8 @@ def walk(scene: Scene, steps: int, rng: np.random.Generator) -> list[Scene]:
             y += {"front": 0.35, "back": -0.35}.get(placement.view, 0.0) * pace * placement.height
             grown = scene.background.height_at(y) / scene.background.height_at(placement.y)
             phase = (placement.phase + 0.37 * step) % 1.0
-            moved.append(replace(placement, x=x, y=y, height=placement.height * grown, phase=phase))
+            shade = float(knobs.shade * rng.random() ** 2)
+            moved.append(replace(placement, x=x, y=y, height=placement.height * grown, phase=phase, shade=shade))
         scenes.append(replace(scene, placements=tuple(moved), noise_seed=scene.noise_seed + number))
     return scenes
 
@@ -107,7 +109,7 @@ def _draw_job(job: Job, world: World) -> list[DrawnFrame]:
     people = [(person, world.people[person]) for person in job.people]
     scene = sample_scene(people, rng, world.knobs, background=background, lighting=lighting, size=job.size)
     frames = []
-    for name, moment in zip(job.names, walk(scene, len(job.names), rng), strict=True):
+    for name, moment in zip(job.names, walk(scene, len(job.names), rng, world.knobs), strict=True):
         drawn = render(moment)
         write_bytes(world.images / name, jpeg(drawn.image))
         boxes = drawn.boxes.astype(np.float64)

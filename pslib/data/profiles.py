@@ -61,6 +61,7 @@ PROFILES = {
         train=SplitSize(people=640, scenes=1920),
         validation=SplitSize(people=60, scenes=220),
         test=SplitSize(people=150, scenes=600),
+        gallery_sizes=(50, 100, 200, 500),
     ),
     "small": Profile(
         name="small",

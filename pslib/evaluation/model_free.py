@@ -1,0 +1,155 @@
+"""Embeddings that learn nothing: the yardstick a trained model must beat, and the gauge of a set's difficulty.
+
+On ground-truth boxes, so that no detector enters.  DESIGN.md fixes the synthetic sets by them before any model is
+trained: random <= 3 mAP, mean colour <= 15, six-stripe histogram 15 to 45 (on the validation people).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pslib import paths
+from pslib.data.annotations import Frame, PersonSearchSet
+from pslib.data.loading import load, read_image
+from pslib.errors import UserError, require_choice
+from pslib.evaluation.detections import Detections, normalise
+from pslib.evaluation.embed import ground_truth_queries
+from pslib.evaluation.search import search
+from pslib.progress import progress
+
+__all__ = ["BANDS", "VALIDATION", "difficulty", "difficulty_table", "measure", "mean_colour",
+           "stripe_histogram", "widest_protocol"]
+
+BANDS = {"random": (0.0, 3.0), "mean colour": (0.0, 15.0), "histogram": (15.0, 45.0)}  # mAP in percent
+VALIDATION = {"cuhk-sysu-val": "cuhk-sysu", "prw-val": "prw"}  # folder: layout
+STRIPES, HUES, SATURATIONS, VALUES = 6, 8, 4, 4
+RANDOM_DIM, RANDOM_DRAWS = 32, 8
+
+
+def mean_colour(crop: np.ndarray) -> np.ndarray:
+    """Mean of each channel, (3,) float32 in 0..1, of a crop (H, W, 3) uint8.
+
+    >>> mean_colour(np.full((2, 2, 3), 255, np.uint8)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    return (crop.reshape(-1, 3).mean(axis=0) / 255).astype(np.float32)
+
+
+def stripe_histogram(crop: np.ndarray) -> np.ndarray:
+    """Root of the hue-saturation-value histogram of six horizontal stripes, (768,) float32 of length 1.
+
+    Each stripe counts its pixels in 8 x 4 x 4 cells and weighs the same; the dot product of two such roots is the
+    Bhattacharyya coefficient of the histograms.  A stripe without rows (a crop under six pixels high) stays zero.
+
+    >>> float((stripe_histogram(np.zeros((12, 4, 3), np.uint8)) ** 2).sum().round(5))
+    1.0
+    """
+    hue, saturation, value = np.moveaxis(np.asarray(Image.fromarray(crop).convert("HSV"), np.int64), 2, 0)
+    cell = (hue * HUES // 256 * SATURATIONS + saturation * SATURATIONS // 256) * VALUES + value * VALUES // 256
+    stripe = np.arange(crop.shape[0]) * STRIPES // crop.shape[0]
+    cells = HUES * SATURATIONS * VALUES
+    counts = np.bincount((stripe[:, None] * cells + cell).ravel(), minlength=STRIPES * cells).reshape(STRIPES, cells)
+    return normalise(np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).reshape(1, -1))[0]
+
+
+def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, float]:
+    """mAP in percent of the three embeddings on ``data.protocols[protocol]``, ground-truth boxes; reads the images.
+
+    Mean colours are compared by Euclidean distance, which counts brightness and not only hue; random embeddings are
+    drawn eight times and their mAP averaged.
+    """
+    require_choice("protocol", protocol, list(data.protocols))
+    chosen = data.protocols[protocol]
+    needed = np.zeros(len(data.frames), bool)
+    for query, gallery in zip(chosen.queries, chosen.galleries, strict=True):
+        needed[gallery.frames] = needed[query.frame] = True
+    colours, histograms = _described(data.frames, needed)
+    rng = np.random.default_rng(seed)
+    noise = [normalise(rng.standard_normal((len(colours), RANDOM_DIM), dtype=np.float32)) for _ in range(RANDOM_DRAWS)]
+    return {"random": float(np.mean([_mean_ap(data, protocol, draw, draw) for draw in noise])),
+            "mean colour": _mean_ap(data, protocol, *_euclidean(colours)),
+            "histogram": _mean_ap(data, protocol, histograms, histograms)}
+
+
+def difficulty_table(measured: dict[str, dict[str, float]]) -> str:
+    """Lines of ``{set name: measure(...)}`` beside the bands, each with "in" or "OUT"."""
+    lines = [f"{'mAP in %':24}" + "".join(f"{name:>26}" for name in BANDS)]
+    for title, values in measured.items():
+        cells = []
+        for name, (low, high) in BANDS.items():
+            word = "in" if low <= values[name] <= high else "OUT"
+            cells.append(f"{values[name]:6.1f} {word:>3} [{low:g}, {high:g}]")
+        lines.append(f"{title:24}" + "".join(f"{cell:>26}" for cell in cells))
+    return "\n".join(lines)
+
+
+def difficulty(options) -> None:
+    """``pslib data difficulty``: measure the validation sets of ``options.profile`` and print the table.
+
+    ``options.data_root`` is the folder that holds them, by default ``data/synthetic/<profile>``.
+    """
+    root = Path(options.data_root) if options.data_root else paths.synthetic_dir(options.profile)
+    measured, sizes = {}, []
+    for name, kind in VALIDATION.items():
+        data = load(kind, root / name, "test")
+        protocol = widest_protocol(data)
+        measured[f"{name}, {protocol}"] = measure(data, protocol)
+        chosen = data.protocols[protocol]
+        images = np.mean([len(gallery.frames) for gallery in chosen.galleries])
+        sizes.append(f"{name}: {len(chosen.queries)} queries of {len({q.person_id for q in chosen.queries})} people, "
+                     f"{images:.0f} gallery images each")
+    print(difficulty_table(measured))
+    print("ground-truth boxes; " + "; ".join(sizes))
+
+
+def widest_protocol(data: PersonSearchSet) -> str:
+    """The protocol the bands are read on: ``regular``, or the largest ``TestG``.
+
+    It searches (almost) all frames.  Of 100 frames with some 280 boxes, seven of them right, a random ranking
+    already reaches 4 mAP.
+    """
+    if "regular" in data.protocols:
+        return "regular"
+    sizes = [name for name in data.protocols if name.removeprefix("TestG").isdigit()]
+    if not sizes:
+        raise UserError(f"{data.root} has no protocol regular or TestG..: give a data root made by 'pslib data make'.")
+    return max(sizes, key=lambda name: int(name.removeprefix("TestG")))
+
+
+def _described(frames: Sequence[Frame], needed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean colours (N, 3) and histograms (N, 768) of all boxes; zero in frames nobody needs."""
+    total = sum(len(frame.boxes) for frame in frames)
+    colours = np.zeros((total, 3), np.float32)
+    histograms = np.zeros((total, STRIPES * HUES * SATURATIONS * VALUES), np.float32)
+    row = 0
+    for frame, use in progress(list(zip(frames, needed, strict=True)), "describe boxes"):
+        image = read_image(frame.path).permute(1, 2, 0).numpy() if use and len(frame.boxes) else None
+        for box in frame.boxes:
+            if image is not None:
+                crop = _crop(image, box)
+                colours[row], histograms[row] = mean_colour(crop), stripe_histogram(crop)
+            row += 1
+    return colours, histograms
+
+
+def _crop(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The whole pixels of a box within the image, at least one."""
+    height, width = image.shape[:2]
+    x1, y1 = min(max(int(np.floor(box[0])), 0), width - 1), min(max(int(np.floor(box[1])), 0), height - 1)
+    x2, y2 = min(max(int(np.ceil(box[2])), x1 + 1), width), min(max(int(np.ceil(box[3])), y1 + 1), height)
+    return np.ascontiguousarray(image[y1:y2, x1:x2])
+
+
+def _euclidean(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gallery and query vectors whose dot product ranks by Euclidean distance: 2ab - bb differs from -|a-b|^2 by aa."""
+    squares = (points ** 2).sum(axis=1, keepdims=True)
+    return np.hstack([2 * points, -squares]), np.hstack([points, np.ones_like(squares)])
+
+
+def _mean_ap(data: PersonSearchSet, protocol: str, gallery: np.ndarray, queries: np.ndarray) -> float:
+    chosen = data.protocols[protocol]
+    query_embeddings = ground_truth_queries(chosen, Detections.from_ground_truth(data.frames, queries))
+    detections = Detections.from_ground_truth(data.frames, gallery)
+    return 100 * search(chosen, detections, query_embeddings, num_frames=len(data.frames)).mean_ap

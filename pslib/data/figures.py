@@ -165,7 +165,7 @@ def figure_tile(person: Person, height: float, view: str, phase: float, stride: 
         offset: fraction of a pixel, 0..1, by which the standing point lies right of and below a pixel corner.
 
     Returns:
-        The RGBA tile, and the tile pixel (x, y) of the corner the standing point is measured from.
+        The tile, RGBa (premultiplied), and its pixel (x, y) of the corner the standing point is measured from.
     """
     require_choice("view", view, VIEWS)
     across = int(height * _REACH_X * max(1.0, person.build / person.stature)) + 2
@@ -180,7 +180,7 @@ def figure_tile(person: Person, height: float, view: str, phase: float, stride: 
         figure.facing(back=view == "back")
     else:
         figure.walking(visible_side=view)
-    return image.reduce(SUPERSAMPLE), (across, above)
+    return image.convert("RGBa").reduce(SUPERSAMPLE), (across, above)
 
 
 def draw_person(person: Person, height_px: float, view: str = "front", phase: float = 0.0, stride: float = 1.0,
@@ -203,5 +203,5 @@ def draw_person(person: Person, height_px: float, view: str = "front", phase: fl
     """
     tile, _ = figure_tile(person, height_px, view, phase, stride)
     if blur:
-        tile = tile.convert("RGBa").filter(ImageFilter.GaussianBlur(blur * height_px)).convert("RGBA")
-    return np.asarray(tile.crop(tile.getbbox()))
+        tile = tile.filter(ImageFilter.GaussianBlur(blur * height_px))
+    return np.asarray(tile.crop(tile.getbbox()).convert("RGBA"))

@@ -53,23 +53,23 @@ class Knobs:
 
     min_height: float = 24
     max_height: float = 112
-    crowding: float = 0.35
-    occlusion: float = 0.25
+    crowding: float = 0.25
+    occlusion: float = 0.15
     view_mix: tuple[float, float, float, float] = (1.0, 0.8, 1.0, 0.8)
     look_alikes: float = 0.3
     look_alike_changes: int = 3
-    palette: int = 12
-    saturation: float = 0.75
+    palette: int = 14
+    saturation: float = 0.85
     unlabelled: float = 0.25
-    clutter: float = 0.6
-    brightness: float = 0.15
-    contrast: float = 0.1
-    cast: float = 0.1
-    side_shadow: float = 0.4
-    shade: float = 0.35
+    clutter: float = 0.4
+    brightness: float = 0.08
+    contrast: float = 0.05
+    cast: float = 0.03
+    side_shadow: float = 0.2
+    shade: float = 0.15
     blur: float = 0.012
     motion: float = 0.03
-    noise: float = 4.0
+    noise: float = 3.0
     min_visible: float = 0.25
 
     def validate(self) -> "Knobs":

@@ -42,8 +42,8 @@ def _car(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.box(-1.25, 0.38, -1.16, 0.45, (240, 232, 190))
     canvas.box(1.18, 0.38, 1.26, 0.45, (190, 50, 44))
     for x in (-0.78, 0.78):
-        canvas.ellipse((x, 0.17), 0.19, 0.19, (30, 30, 32))
-        canvas.ellipse((x, 0.17), 0.09, 0.09, (140, 142, 146))
+        canvas.ellipse((x, 0.19), 0.19, 0.19, (30, 30, 32))
+        canvas.ellipse((x, 0.19), 0.09, 0.09, (140, 142, 146))
 
 
 def _tree(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -118,7 +118,7 @@ def paint_object(canvas: Canvas, kind: str, seed: int) -> None:
 @lru_cache(maxsize=32)  # a few fixed cameras' furniture
 def object_tile(kind: str, unit: float, seed: int, width: float = 1.0,
                 offset: tuple[float, float] = (0.0, 0.0)) -> tuple[Image.Image, tuple[int, int]]:  # fmt: skip
-    """An object on its own RGBA tile, and the tile pixel of its standing point.
+    """An object on its own RGBa (premultiplied) tile, and the tile pixel of its standing point.
 
     ``unit`` is the height in pixels of an average person beside it.  ``width`` stretches a panel to that width
     in units; everything else keeps its proportions.
@@ -131,7 +131,7 @@ def object_tile(kind: str, unit: float, seed: int, width: float = 1.0,
     if kind == "panel":
         canvas.stretch = width
     paint_object(canvas, kind, seed)
-    return image.reduce(SUPERSAMPLE), (across, above)
+    return image.convert("RGBa").reduce(SUPERSAMPLE), (across, above)
 
 
 def draw_object(kind: str, unit_px: float, seed: int = 0) -> np.ndarray:
@@ -141,4 +141,4 @@ def draw_object(kind: str, unit_px: float, seed: int = 0) -> np.ndarray:
     4
     """
     tile, _ = object_tile(kind, float(unit_px), seed)
-    return np.asarray(tile.crop(tile.getbbox()))
+    return np.asarray(tile.crop(tile.getbbox()).convert("RGBA"))

@@ -96,17 +96,19 @@ def _noise(seed: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def _lit(pixels: np.ndarray, lighting: Lighting) -> np.ndarray:
-    """Contrast about middle grey, gain by channel, and the shadow side of the frame."""
+    """Contrast about middle grey, gain by channel, the shadow side of the frame; changes ``pixels``."""
     gain = np.array(lighting.cast, np.float32) * lighting.brightness
-    pixels = (pixels - 118.0) * lighting.contrast + 118.0
+    gain = gain * lighting.contrast
+    pixels += 118.0 / lighting.contrast - 118.0
     if lighting.side_shadow:
         width = pixels.shape[1]
         ramp = (np.arange(width, dtype=np.float32) + 0.5) / width
         ramp = ramp if lighting.shadow_side == "right" else 1 - ramp
         # smooth step about the middle: one side of the street lies in the shade
         ramp = np.clip(ramp * 2.4 - 0.7, 0, 1)
-        return pixels * ((1 - lighting.side_shadow * ramp * ramp * (3 - 2 * ramp))[None, :, None] * gain)
-    return pixels * gain
+        gain = (1 - lighting.side_shadow * ramp * ramp * (3 - 2 * ramp))[None, :, None] * gain
+    pixels *= gain.astype(np.float32)
+    return pixels
 
 
 def render(scene: Scene) -> Rendered:
@@ -131,12 +133,11 @@ def render(scene: Scene) -> Rendered:
         if isinstance(thing, Placement):
             body = thing.height * height
             tile, (ax, ay) = figure_tile(thing.person, body, thing.view, thing.phase, thing.stride, offset)
-            own = np.asarray(tile.getchannel("A"), np.float32) / 255
-            tile = _blurred(tile.convert("RGBa"), thing.blur * body, thing.motion * body)
+            own = np.asarray(tile.getchannel(3), np.float32) / 255
+            tile = _blurred(tile, thing.blur * body, thing.motion * body)
             _darken(pixels, x, y, body * 0.2, 0.45)
         else:
             tile, (ax, ay) = object_tile(thing.kind, thing.unit * height, thing.seed, thing.width, offset)
-            tile = tile.convert("RGBa")
             _darken(pixels, x, y, OBJECTS[thing.kind][0] * thing.unit * height * thing.width * 0.8, 0.4)
         left, top = column - ax, row - ay
         both = _overlap(left, top, (tile.height, tile.width), scene.size)
@@ -164,8 +165,9 @@ def render(scene: Scene) -> Rendered:
             showing[index] = (float(own.sum()), own[part].copy(), frame)
     pixels = _lit(pixels, scene.lighting)
     if scene.noise:
-        pixels = pixels + scene.noise * _noise(scene.noise_seed, scene.size)
-    image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        pixels += np.float32(scene.noise) * _noise(scene.noise_seed, scene.size)
+    pixels += 0.5
+    image = np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
     visible = {index: float(mask.sum()) / total for index, (total, mask, _) in showing.items()}
     kept = [index for index in sorted(boxes) if visible[index] >= _UNSEEN]
     ids = [scene.placements[i].person_id if visible[i] >= scene.min_visible else -1 for i in kept]

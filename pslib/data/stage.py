@@ -104,8 +104,8 @@ class Scene:
         """
         changes: dict[str, object] = {}
         if background is not None:
-            same_ground = isinstance(background, int)
-            changes["background"] = replace(self.background, seed=background) if same_ground else background
+            other_street = isinstance(background, Background)
+            changes["background"] = background if other_street else replace(self.background, seed=int(background))
         if lighting is not None:
             changes["lighting"] = lighting
         if size is not None:

@@ -10,7 +10,14 @@ from PIL import Image
 from pslib.data.annotations import Frame, Gallery, PersonSearchSet, Protocol, Query
 from pslib.errors import UserError
 from pslib.evaluation import model_free
-from pslib.evaluation.model_free import difficulty, difficulty_table, mean_colour, measure, stripe_histogram, widest_protocol
+from pslib.evaluation.model_free import (
+    difficulty,
+    difficulty_table,
+    mean_colour,
+    measure,
+    stripe_histogram,
+    widest_protocol,
+)
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 

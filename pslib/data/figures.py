@@ -141,8 +141,8 @@ class _Figure(Wardrobe):
             self.skirt(hip)
             self.torso(depth, hip)
         if person.upper.kind == "open-jacket":  # a narrow strip of the shirt shows at the front edge
-            canvas.polygon([(depth * 0.45, 0.82), (depth * 0.9, 0.8), (depth * 0.93, 0.7), (hip * 1.1, 0.45),
-                            (hip * 0.75, 0.45)], person.inner)  # fmt: skip
+            canvas.polygon([(depth * 0.45, 0.82), (depth * 0.9, 0.8), (depth * 0.93, 0.7), (hip * 1.1, 0.425),
+                            (hip * 0.75, 0.425)], person.inner)  # fmt: skip
         self.head_side()
         self.hat(1)
         if person.bag == "backpack":

@@ -10,6 +10,7 @@ from pslib.data.objects import OBJECTS
 from pslib.data.people import VIEWS, Person, sample_person
 from pslib.data.stage import Lighting, Placement, Scene
 from pslib.data.streets import Background, Occluder, furniture, sample_background
+from pslib.errors import require_choice
 
 __all__ = ["sample_crop", "sample_lighting", "sample_scene"]
 
@@ -136,7 +137,7 @@ def sample_crop(rng: np.random.Generator, knobs: Knobs | None = None, *, person:
             motion=float(knobs.motion * rng.random() ** 2), shade=float(knobs.shade * rng.random() ** 2),
         ),)  # fmt: skip
     elif kind is not None:
-        half, height = OBJECTS[kind]
+        half, height = OBJECTS[require_choice("object", kind, OBJECTS)]
         unit = float(rng.uniform(0.75, 1.0)) * min(0.92 / height, 0.5 * wide / half)
         occluders = (Occluder(kind, x, y, unit, int(rng.integers(2**31))),)
     return Scene(size, background, placements, occluders, sample_lighting(rng, knobs), knobs.noise,

@@ -27,7 +27,8 @@ from pslib.data.streets import Background, Occluder, furniture, paint_background
 __all__ = [
     "GENERATOR_VERSION", "OBJECTS", "VIEWS", "Background", "Knobs", "Lighting", "Occluder", "Person", "Placement",
     "Rendered", "Scene", "draw_object", "draw_person", "furniture", "look_alike", "paint_background", "render",
-    "render_crop", "sample_background", "sample_crop", "sample_lighting", "sample_people", "sample_person", "sample_scene",
+    "render_crop", "sample_background", "sample_crop", "sample_lighting", "sample_people", "sample_person",
+    "sample_scene",
 ]  # fmt: skip
 
 GENERATOR_VERSION = 1  # raise it with every change that moves a pixel or a box

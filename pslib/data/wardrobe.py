@@ -157,7 +157,7 @@ class Wardrobe:
 
     def torso(self, shoulder: float, hip: float) -> None:
         canvas, person = self.canvas, self.person
-        end = 0.45 if person.upper.kind in ("t-shirt", "long-sleeve", "open-jacket") else 0.5
+        end = {"t-shirt": 0.455, "long-sleeve": 0.455, "open-jacket": 0.425}.get(person.upper.kind, 0.5)
         waist = 0.5 * (shoulder + hip) * 0.92
         canvas.polygon([(-shoulder * 0.5, 0.835), (shoulder * 0.5, 0.835), (shoulder, 0.805), (shoulder * 0.97, 0.72),
                         (waist, 0.6), (hip * 1.1, end), (-hip * 1.1, end), (-waist, 0.6), (-shoulder * 0.97, 0.72),
@@ -167,7 +167,7 @@ class Wardrobe:
         """What only the front shows: the shirt under an open jacket, a coat's buttons, a logo, the neckline."""
         canvas, person = self.canvas, self.person
         if person.upper.kind == "open-jacket":
-            canvas.polygon([(-0.026, 0.83), (0.026, 0.83), (0.05, 0.45), (-0.05, 0.45)], person.inner)
+            canvas.polygon([(-0.026, 0.83), (0.026, 0.83), (0.05, 0.425), (-0.05, 0.425)], person.inner)
         elif person.upper.kind == "coat":
             canvas.polygon([(-0.034, 0.835), (0.034, 0.835), (0, 0.72)], person.inner)
             canvas.line([(0, 0.72), (0, 0.37)], 0.011, shaded(person.upper.colour, 0.6))

@@ -5,7 +5,7 @@ Nothing here draws: a :class:`DrawnFrame` is what the drawing left, and the imag
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,7 @@ class _Galleries:
 
 
 def write_cuhk_sysu(
-    root: Path, train: Sequence[DrawnFrame], test: Sequence[DrawnFrame], protocols: Sequence[CuhkProtocol]
+    root: Path, train: Sequence[DrawnFrame], test: Sequence[DrawnFrame], protocols: Iterable[CuhkProtocol]
 ) -> None:
     """Write ``annotation/`` of a CUHK-SYSU root; the images lie in ``Image/SSM`` already."""
     annotation = root / "annotation"

@@ -1,9 +1,12 @@
-"""How large the drawn sets are: one frozen dataclass a profile, sizes and difficulty, nothing else."""
+"""How large the drawn sets are: one frozen dataclass a profile, sizes and difficulty, nothing else.
+
+``paper-layout`` is no profile of drawn people: :mod:`pslib.data.paper_layout` writes it.
+"""
 
 from dataclasses import dataclass, field
 
 from pslib.data.knobs import Knobs
-from pslib.errors import require_choice
+from pslib.errors import UserError, require_choice
 
 __all__ = ["PROFILES", "Profile", "SplitSize", "profile_named"]
 
@@ -32,7 +35,6 @@ class Profile:
         queries_per_person: queries for each validation and test person.
         gallery_sizes: protocols TestG<size> that are written where the pool is large enough.
         knobs: difficulty of the drawn world; ``prw_knobs`` where cameras are fixed.
-        thin: annotations at full scale over images of one colour, to test speed and memory.
     """
 
     name: str
@@ -49,7 +51,6 @@ class Profile:
     gallery_sizes: tuple[int, ...] = (50, 100, 500, 1000, 2000, 4000)
     knobs: Knobs = field(default_factory=Knobs)
     prw_knobs: Knobs = field(default_factory=Knobs)
-    thin: bool = False
 
 
 PROFILES = {
@@ -74,16 +75,6 @@ PROFILES = {
         knobs=Knobs(look_alikes=0.5, palette=10, occlusion=0.35, crowding=0.5),
         prw_knobs=Knobs(look_alikes=0.5, palette=10, occlusion=0.35, crowding=0.5),
     ),
-    "paper-layout": Profile(
-        name="paper-layout",
-        seed=22,
-        cuhk_sizes=((60, 80),),
-        prw_sizes=((54, 96), (58, 72)),
-        train=SplitSize(people=5532, scenes=11206),
-        validation=SplitSize(people=60, scenes=220),
-        test=SplitSize(people=2900, scenes=6978),
-        thin=True,
-    ),
 }
 
 
@@ -93,4 +84,7 @@ def profile_named(name: str) -> Profile:
     >>> profile_named("tiny").test
     SplitSize(people=150, scenes=600)
     """
-    return PROFILES[require_choice("profile", name, PROFILES)]
+    require_choice("profile", name, [*PROFILES, "paper-layout"])
+    if name not in PROFILES:
+        raise UserError("profile 'paper-layout' draws no people: choose tiny or small.")
+    return PROFILES[name]

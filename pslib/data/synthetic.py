@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,11 @@ from pslib.data.annotations import UNLABELLED
 from pslib.data.drawing import Batch, World, camera_places, disk_errors, draw_batch, jpeg, read_record
 from pslib.data.layouts import DrawnFrame, write_bytes, write_cuhk_sysu, write_prw
 from pslib.data.oddities import add_cuhk_oddities, add_prw_oddities
+from pslib.data.paper_layout import make_thin
 from pslib.data.plans import Job, gapped_ids, generator, plan_scenes, plan_walks
 from pslib.data.profiles import Profile, profile_named
 from pslib.data.protocols import cuhk_protocols, prw_queries
-from pslib.data.scenes import GENERATOR_VERSION, sample_people
+from pslib.data.scenes import GENERATOR_VERSION, render, sample_people, sample_scene
 from pslib.errors import UserError, require_choice
 from pslib.progress import progress
 
@@ -56,11 +57,9 @@ def make(
     Raises:
         UserError: unknown profile or set, a full disk, a folder in the way that is not ours.
     """
+    if profile == "paper-layout":
+        return make_thin(Path(out) / profile, only)
     profile = profile_named(profile) if isinstance(profile, str) else profile
-    if profile.thin:
-        from pslib.data.paper_layout import make_thin
-
-        return make_thin(profile, Path(out), only)
     names = [only] if isinstance(only, str) else list(only or SETS)
     for name in names:
         require_choice("set", name, SETS)
@@ -126,7 +125,7 @@ class _DrawnSet:
         self.images = self.root / ("Image/SSM" if self.kind == "cuhk-sysu" else "frames")
         self.records = self.root / ".drawing"
         settings = {**asdict(self.profile), "set": self.name, "odd_corners": self.odd_corners}
-        versions = {"generator": GENERATOR_VERSION, "layout": LAYOUT_VERSION}
+        versions = {"generator": GENERATOR_VERSION, "layout": LAYOUT_VERSION, "probe": _probe()}
         self.plan = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode()).hexdigest()
 
     def manifest(self) -> dict:
@@ -242,6 +241,14 @@ class _DrawnSet:
             "fingerprint": _fingerprint(everyone, asdict(self.knobs)),
         }
         write_bytes(self.root / "manifest.json", (json.dumps(content, indent=1) + "\n").encode())
+
+
+@cache
+def _probe() -> str:
+    """A digest of one drawn scene: pictures of an older generator are redrawn even if its version was not raised."""
+    rng = generator(0, "probe")
+    scene = sample_scene(list(enumerate(sample_people(3, rng))), rng)
+    return hashlib.sha256(render(scene).image.tobytes()).hexdigest()[:16]
 
 
 def _counts(frames: Sequence[DrawnFrame]) -> dict[str, int]:

@@ -1,0 +1,112 @@
+"""A validation split for the real sets, which have none: carved out of the training split by people *and* scenes.
+
+Tuning on the test split is the field's old habit; this is the way out.  Frames that share a labelled person, or were
+taken one after the other by one camera, hang together; whole groups go to validation, so no validation person
+appears in what remains for training.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
+from pslib.errors import UserError
+
+__all__ = ["carve_validation"]
+
+
+def carve_validation(
+    train: PersonSearchSet, people: int, rng: np.random.Generator, largest_share: float = 0.2
+) -> tuple[PersonSearchSet, PersonSearchSet]:
+    """Split a training set into (training, validation) with at least ``people`` validation people where it can.
+
+    Groups of frames connected by people are dealt to validation in random order.  Sets like PRW, where nearly all
+    frames hang together, get no group small enough; there ``people`` people are chosen and every frame that shows one
+    of them goes to validation, while people of the training part keep their box there and lose their identity.
+
+    Args:
+        train: a training split.
+        people: validation people wanted.
+        rng: the source of chance.
+        largest_share: groups with more than this share of all frames are not taken whole.
+
+    Returns:
+        The remaining training split, and a set of split ``"validation"`` with one protocol ``"validation"``: each
+        person's first two frames as queries, all other validation frames as gallery.
+
+    Raises:
+        UserError: fewer than ``people`` + 1 people in the set.
+    """
+    everyone = train.person_ids
+    if len(everyone) <= people:
+        raise UserError(
+            f"{train.root} has {len(everyone)} training people, too few to take {people} away: ask for fewer."
+        )
+    groups = _connected(train.frames)
+    chosen: list[int] = []
+    taken: set[int] = set()
+    for number in rng.permutation(len(groups)).tolist():
+        if len(taken) >= people:
+            break
+        here = _people(train.frames, groups[number])
+        if here and len(groups[number]) <= largest_share * len(train.frames):
+            chosen += groups[number]
+            taken |= here
+    if len(taken) < people:
+        taken = set(rng.choice(everyone, people, replace=False).tolist())
+        chosen = [index for index, frame in enumerate(train.frames) if taken & set(frame.person_ids.tolist())]
+    inside = set(chosen)
+    rest = [frame for index, frame in enumerate(train.frames) if index not in inside]
+    held = [_only(train.frames[index], taken) for index in sorted(inside)]
+    validation = PersonSearchSet(train.kind, "validation", train.root, held)
+    validation.protocols = {"validation": _protocol(held)}
+    return PersonSearchSet(train.kind, "train", train.root, rest, notes=list(train.notes)), validation
+
+
+def _people(frames: Sequence[Frame], indices: Sequence[int]) -> set[int]:
+    return {p for index in indices for p in frames[index].person_ids.tolist() if p != UNLABELLED}
+
+
+def _connected(frames: Sequence[Frame]) -> list[list[int]]:
+    """Groups of frame indices that share labelled people or a camera's moment, by union-find."""
+    parent = list(range(len(frames)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[object, int] = {}
+    for index, frame in enumerate(frames):
+        keys: list[object] = [p for p in frame.person_ids.tolist() if p != UNLABELLED]
+        if frame.camera:  # frames of one minute of one camera show one scene
+            stem = frame.name.removesuffix(".jpg")
+            keys.append((stem.split("_")[0], int(stem.split("_")[1]) // 1500))
+        for key in keys:
+            parent[root(index)] = root(first.setdefault(key, index))
+    groups: dict[int, list[int]] = {}
+    for index in range(len(frames)):
+        groups.setdefault(root(index), []).append(index)
+    return list(groups.values())
+
+
+def _only(frame: Frame, people: set[int]) -> Frame:
+    ids = np.array([p if p in people else UNLABELLED for p in frame.person_ids.tolist()], np.int64)
+    return Frame(frame.name, frame.path, frame.boxes, ids, frame.camera)
+
+
+def _protocol(frames: Sequence[Frame]) -> Protocol:
+    places: dict[int, dict[int, np.ndarray]] = {}
+    for index, frame in enumerate(frames):
+        for person, box in zip(frame.person_ids.tolist(), frame.boxes, strict=True):
+            if person != UNLABELLED:
+                places.setdefault(person, {}).setdefault(index, box)
+    queries, galleries = [], []
+    for person, boxes in sorted(places.items()):
+        for asked in list(boxes)[:2] if len(boxes) > 1 else ():
+            shown = [index for index in boxes if index != asked]
+            queries.append(Query(asked, boxes[asked], person))
+            everywhere = np.delete(np.arange(len(frames), dtype=np.int32), asked)
+            galleries.append(Gallery(everywhere, np.array(shown, np.int32), np.stack([boxes[i] for i in shown])))
+    return Protocol("validation", queries, galleries)

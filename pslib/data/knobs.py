@@ -60,7 +60,7 @@ class Knobs:
     look_alike_changes: int = 3
     palette: int = 14
     saturation: float = 0.85
-    unlabelled: float = 0.25
+    unlabelled: float = 0.35
     clutter: float = 0.4
     brightness: float = 0.08
     contrast: float = 0.05

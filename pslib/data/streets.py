@@ -72,8 +72,8 @@ def sample_background(rng: np.random.Generator, knobs: Knobs | None = None) -> B
     knobs = knobs or Knobs()
     return Background(
         seed=int(rng.integers(2**31)),
-        horizon=float(rng.uniform(0.16, 0.3)),
-        ratio=float(rng.uniform(0.8, 1.0)),
+        horizon=float(rng.uniform(0.12, 0.28)),
+        ratio=float(rng.uniform(0.75, 1.0)),
         clutter=knobs.clutter,
     )
 
@@ -86,6 +86,7 @@ def _houses(canvas: Canvas, rng: np.random.Generator, wide: float, ground: float
         wall = shaded(_WALLS[int(rng.integers(len(_WALLS)))], float(rng.uniform(0.75, 1.1)))
         top = ground - height
         canvas.box(x, -ground, x + width, -top, wall)
+        canvas.box(x - 0.008, -(top + 0.016), x + width + 0.008, -top, shaded(wall, 0.7))  # the cornice
         glass, frame = shaded((86, 100, 116), float(rng.uniform(0.7, 1.3))), shaded(wall, 0.78)
         columns, rows = int(rng.integers(2, 5)), max(1, int(height / 0.13))
         pitch = width / columns
@@ -105,7 +106,7 @@ def _houses(canvas: Canvas, rng: np.random.Generator, wide: float, ground: float
 
 def _ground(canvas: Canvas, rng: np.random.Generator, wide: float, background: Background, edge: float) -> None:
     """Pavement with joints that run to a vanishing point, and usually a road with markings across it."""
-    paving = shaded(_PAVING[int(rng.integers(len(_PAVING)))], float(rng.uniform(0.8, 1.1)))
+    paving = shaded(_PAVING[int(rng.integers(len(_PAVING)))], float(rng.uniform(0.88, 1.15)))
     canvas.box(0, -1, wide, -edge, paving)
     vanish = float(rng.uniform(0.2, 0.8)) * wide
     joint, h = shaded(paving, 0.88), background.horizon
@@ -139,6 +140,18 @@ def _ground(canvas: Canvas, rng: np.random.Generator, wide: float, background: B
     elif kind < 0.9:
         grass = shaded((104, 132, 78), float(rng.uniform(0.8, 1.1)))
         canvas.box(0, -(h + t * 2.2), wide, -(h + t * 1.2), grass)
+    for _ in range(rng.poisson(6 * background.clutter)):  # covers, puddles and repaired patches lie flat
+        y, x = float(rng.uniform(h + 2 * t, 1.0)), float(rng.uniform(0, wide))
+        size, mark = float(rng.uniform(0.1, 0.3)) * (y - h), int(rng.integers(3))
+        if mark == 0:
+            canvas.ellipse((x, -y), size * 0.6, size * 0.14, shaded(paving, 0.6))
+            canvas.ellipse((x, -y), size * 0.5, size * 0.11, shaded(paving, 0.72))
+        elif mark == 1:
+            canvas.ellipse((x, -y), size, size * 0.2, shaded((150, 170, 190), float(rng.uniform(0.8, 1.1))))
+            canvas.ellipse((x + 0.7 * size, -y), size * 0.5, size * 0.12, (156, 174, 192))
+        else:
+            canvas.polygon([(x - size, -y), (x + size, -y), (x + 0.8 * size, -(y - 0.4 * size)),
+                            (x - 0.8 * size, -(y - 0.4 * size))], shaded(paving, 0.85))  # fmt: skip
 
 
 def _things(rng: np.random.Generator, mean: float, wide: float, near: float,

@@ -109,7 +109,6 @@ def _add_training(commands) -> None:
     train.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
                        help="override one recipe field; may be repeated")
     train.add_argument("--out", type=Path, default=None, help="folder of the run (default: build/runs)")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint of the same run")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")
@@ -120,6 +119,11 @@ def _add_training(commands) -> None:
     evaluate.add_argument("--split", default="test", choices=("test", "validation"))
     evaluate.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
     evaluate.set_defaults(run=_evaluate)
+
+
+    warm = commands.add_parser("warm-start", help="make the neutral warm start of a backbone")
+    warm.add_argument("--backbone", default="tiny", help="tiny, resnet18, resnet50 or resnet101 (default: tiny)")
+    warm.set_defaults(run=_warm_start)
 
 
 def _add_notebooks(commands) -> None:
@@ -165,22 +169,28 @@ def _data_difficulty(options) -> None:
     difficulty(options)
 
 
-def _train(options) -> int | None:
-    from pslib.training.commands import train
+def _warm_start(options) -> None:
+    from pslib.experiments.commands import warm_start
 
-    return train(options)
+    warm_start(options)
 
 
-def _evaluate(options) -> int | None:
-    from pslib.training.commands import evaluate
+def _train(options) -> None:
+    from pslib.experiments.commands import train
 
-    return evaluate(options)
+    train(options)
+
+
+def _evaluate(options) -> None:
+    from pslib.experiments.commands import evaluate
+
+    evaluate(options)
 
 
 def _records(options) -> None:
-    from pslib.experiments.records import print_records
+    from pslib.experiments.commands import records
 
-    print_records(as_json=options.json)
+    records(options)
 
 
 def _bench(options) -> None:

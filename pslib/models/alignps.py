@@ -22,7 +22,7 @@ from pslib.errors import require_choice
 from pslib.losses.detection import fcos_losses
 from pslib.losses.oim import OIMMemory, oim_loss
 from pslib.losses.triplet import triplet_loss
-from pslib.models.assignment import assign_targets
+from pslib.models.assignment import assign_batch, assign_targets
 from pslib.models.backbones import build_backbone
 from pslib.models.batching import ImageBatch, batch_images
 from pslib.models.fcos import FCOSHead, decode_ltrb, level_points, tower
@@ -185,20 +185,18 @@ class AlignPS(nn.Module):
 
     def losses(self, dense: DenseOutput, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Detection losses (FCOS) and the re-id loss (TOIM, Eqs. 1 to 4) of one batch, unweighted."""
-        matched, target_ltrb, labels = [], [], []
-        for target in targets:
-            index, distances = assign_targets(
-                dense.points, dense.strides, dense.ranges, target["boxes"], self.config.center_radius
-            )
-            matched.append(index)
-            target_ltrb.append(distances)
-            labels.append(target["labels"][index[index >= 0]])
-        match = torch.stack(matched)  # (B, A)
-        losses = fcos_losses(
-            dense.class_logits, dense.ltrb, dense.centerness_logits, match, torch.stack(target_ltrb)
+        match, target_ltrb = assign_batch(
+            dense.points,
+            dense.strides,
+            dense.ranges,
+            [target["boxes"] for target in targets],
+            self.config.center_radius,
         )
+        losses = fcos_losses(dense.class_logits, dense.ltrb, dense.centerness_logits, match, target_ltrb)
         people = self.normalize(dense.embeddings[match >= 0])  # (P, D), every positive cell
-        identity = torch.cat(labels)  # (P,)
+        identity = torch.cat(
+            [target["labels"][index[index >= 0]] for target, index in zip(targets, match, strict=True)]
+        )  # (P,)
         losses["oim"], _ = oim_loss(
             people, identity, self.memory, self.config.temperature, focal_gamma=self.config.focal_gamma
         )
@@ -242,11 +240,14 @@ class AlignPS(nn.Module):
             results.append({"boxes": candidates[keep], "scores": scores[keep], "embeddings": embeddings})
         return results
 
-    def embed_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Unit embeddings of given boxes (ground truth, queries), one (N, D) an image.
+    def detect_and_embed(
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor]
+    ) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
+        """One pass for both: the detections of each image, and unit embeddings (N, D) of its given ``boxes`` (N, 4).
 
-        A box is read at the centre-sampled cell of its assigned level with the highest class x centerness; where
-        the box is so small that no cell qualifies, at the nearest cell of the level its size belongs to.
+        A given box (ground truth, a query) is read at the centre-sampled cell of its assigned level with the highest
+        class x centerness; where the box is so small that no cell qualifies, at the nearest cell of the level its
+        size belongs to.
         """
         batch = batch_images(images, multiple=self.backbone.strides[-1])
         dense = self.dense(batch)
@@ -255,7 +256,7 @@ class AlignPS(nn.Module):
             cells = [self._best_cell(dense, image, box) for box in people]
             index = torch.tensor(cells, dtype=torch.long, device=dense.points.device)
             embedded.append(self.normalize(dense.embeddings[image, index]))
-        return embedded
+        return self.detect(dense, batch.sizes), embedded
 
     def _best_cell(self, dense: DenseOutput, image: int, box: Tensor) -> int:
         matched, _ = assign_targets(

@@ -1,0 +1,92 @@
+"""From a model and a set to what every measurement reads: its detections, and embeddings of the annotated boxes.
+
+One pass over the frames gives both, so that re-identification can be judged with the model's own boxes (search) and
+with ground-truth boxes (alignment alone, no error of the detector).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from pslib.data.annotations import PersonSearchSet, Protocol
+from pslib.data.loading import read_image
+from pslib.data.resizing import fit_size
+from pslib.errors import UserError
+from pslib.evaluation.detections import Detections
+from pslib.evaluation.embed import ground_truth_queries
+from pslib.progress import progress
+
+__all__ = ["SearchModel", "GalleryEmbeddings", "embed_gallery"]
+
+
+class SearchModel(Interface):
+    """What a model must offer to be evaluated; :class:`pslib.models.alignps.AlignPS` does."""
+
+    def detect_and_embed(
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor]
+    ) -> tuple[list[dict[str, Tensor]], list[Tensor]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryEmbeddings:
+    """All frames of a set as a model sees them."""
+
+    detections: Detections
+    ground_truth: Detections  # the annotated boxes, score 1, frame by frame in the annotations' order
+    person_ids: np.ndarray  # (M,) int64, of each ground-truth box
+
+    def of_queries(self, protocol: Protocol) -> np.ndarray:
+        """Embeddings of the queries' annotated boxes, (Q, D)."""
+        return ground_truth_queries(protocol, self.ground_truth)
+
+
+@torch.no_grad()
+def embed_gallery(
+    model: SearchModel,
+    data: PersonSearchSet,
+    *,
+    device: str | torch.device = "cpu",
+    batch_size: int = 8,
+    test_size: tuple[int, int] | None = None,
+    desc: str = "embed",
+) -> GalleryEmbeddings:
+    """Run ``model`` over all frames of ``data``.
+
+    ``test_size`` (longer, shorter side in px) enlarges or shrinks each frame to fit, as the paper's 1500 x 900; boxes
+    are given and returned in pixels of the stored image either way.  Raises UserError on a set without frames.
+    """
+    if not data.frames:
+        raise UserError(f"the {data.split} split in {data.root} has no frames: make or fetch the set again.")
+    found: list[dict[str, np.ndarray]] = []
+    annotated: list[np.ndarray] = []
+    for start in progress(range(0, len(data.frames), batch_size), desc=desc):
+        frames = data.frames[start : start + batch_size]
+        images, scales = zip(*(_fitted(read_image(frame.path), test_size) for frame in frames), strict=True)
+        boxes = [
+            torch.from_numpy(frame.boxes).to(device) * scale for frame, scale in zip(frames, scales, strict=True)
+        ]
+        results, embedded = model.detect_and_embed([image.to(device) for image in images], boxes)
+        annotated += [rows.float().cpu().numpy() for rows in embedded]
+        for scale, result in zip(scales, results, strict=True):
+            item = {name: result[name].float().cpu().numpy() for name in ("boxes", "scores", "embeddings")}
+            found.append(item | {"boxes": item["boxes"] / scale})
+    counts = [len(item["scores"]) for item in found]
+    joined = {name: np.concatenate([item[name] for item in found]) for name in ("boxes", "scores", "embeddings")}
+    return GalleryEmbeddings(
+        detections=Detections(frame=np.repeat(np.arange(len(found), dtype=np.int32), counts), **joined),
+        ground_truth=Detections.from_ground_truth(data.frames, np.concatenate(annotated)),
+        person_ids=np.concatenate([frame.person_ids for frame in data.frames]),
+    )
+
+
+def _fitted(image: Tensor, test_size: tuple[int, int] | None) -> tuple[Tensor, float]:
+    """The image enlarged or shrunk to ``test_size``, and the factor."""
+    scale = fit_size(image.shape[-2:], test_size) if test_size else 1.0
+    if scale == 1.0:
+        return image, scale
+    return F.resize(image, [round(side * scale) for side in image.shape[-2:]], antialias=False), scale

@@ -1,0 +1,125 @@
+"""What ``pslib train``, ``evaluate``, ``warm-start`` and ``records`` do."""
+
+import ast
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from pslib import paths
+from pslib.data.annotations import PersonSearchSet
+from pslib.errors import UserError
+from pslib.experiments.records import read_record, read_records
+from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
+from pslib.experiments.tables import results_table
+from pslib.training.checkpoints import load_model
+from pslib.training.recipes import Recipe, make_recipe
+from pslib.training.warm_up import QUESTIONS, make_warm_start
+
+__all__ = ["open_run_data", "apply_overrides", "train", "evaluate", "warm_start", "records"]
+
+
+def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
+    """The splits of a drawn set (``data_root`` None) or of a set in its own folder.
+
+    A drawn set brings its validation people as a set of their own; of a real one, which has no validation split, a
+    part of the training people and their frames is set aside.
+    """
+    from pslib.data.loading import fingerprint, load
+    from pslib.data.validation import carve_validation
+
+    root = data_root or paths.synthetic_dir(profile) / kind
+    training, test = load(kind, root, "train"), load(kind, root, "test")
+    beside = root.with_name(root.name + "-val")
+    if beside.is_dir():
+        validation: PersonSearchSet | None = load(kind, beside, "test")
+    else:
+        training, validation = carve_validation(training)
+    return RunData(training, validation, test, fingerprint(root))
+
+
+def apply_overrides(recipe: Recipe, overrides: list[str]) -> Recipe:
+    """Apply ``--set schedule.steps=100`` style changes.
+
+    >>> apply_overrides(make_recipe("alignps", "prw"), ["model.levels=('P4',)", "flip=False"]).model.levels
+    ('P4',)
+    """
+    changes = {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        target = recipe
+        for part in name.split("."):
+            if not equals or not hasattr(target, part):
+                raise UserError(f"--set {override} names no field of a recipe: write e.g. --set schedule.steps=100.")
+            target = getattr(target, part)
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if target is not None and not isinstance(value, type(target)) and not isinstance(target, float | int):
+            raise UserError(f"--set {override}: {name} is a {type(target).__name__}, now {target!r}; write one like it.")
+        changes[name.replace(".", "__")] = value
+    return recipe.with_(**changes)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train(options: Namespace) -> None:
+    """Train and evaluate one run; a second call goes on where a killed one stopped, or finds it done."""
+    recipe = apply_overrides(make_recipe(options.recipe, options.kind), options.overrides)
+    data = open_run_data(options.kind, recipe.profile, options.data_root)
+    out = options.out or paths.build_dir() / "runs"
+    path = run(
+        recipe,
+        options.seed,
+        data,
+        records=out / "records",
+        work=out / "work",
+        device=_device(),
+        weights=out / "weights" / f"{recipe.name}-{recipe.kind}-s{options.seed}.safetensors",
+    )
+    record = read_record(path)
+    if record.info["status"] == "diverged":
+        raise UserError(record.info["reason"])
+    print(results_table([record]))
+    print(f"record: {path}")
+
+
+def evaluate(options: Namespace) -> None:
+    """Evaluate stored weights on the test or validation people of a set."""
+    model = load_model(options.checkpoint).to(_device())
+    data = open_run_data(options.kind, options.profile, options.data_root)
+    chosen = data.test if options.split == "test" else data.validation
+    scalars, _ = evaluate_test(model, make_recipe("alignps", options.kind), chosen, _device())
+    name = main_protocol(chosen)
+    print(f"{options.kind}, {options.split}: detection recall {scalars['detection']['recall']:.1f}, "
+          f"AP {scalars['detection']['ap']:.1f}")
+    for protocol in scalars["search"]:
+        found, truth = scalars["search"][protocol], scalars["ground_truth"][protocol]
+        mark = "  (main)" if protocol == name else ""
+        print(f"  {protocol:<14} mAP {found['map']:5.1f}  top-1 {found['top1']:5.1f}   "
+              f"ground-truth boxes: mAP {truth['map']:5.1f}  top-1 {truth['top1']:5.1f}{mark}")
+    if options.out:
+        options.out.write_text(json.dumps(scalars, indent=1) + "\n")
+
+
+def warm_start(options: Namespace) -> None:
+    """Make the neutral warm start of a backbone and say how well it answers its questions."""
+    path, accuracy = make_warm_start(options.backbone)
+    print("share of right answers on crops not trained on:")
+    for question, share in accuracy.items():
+        chance = 1 / len(QUESTIONS[question])
+        print(f"  {question:<14} {100 * share:5.1f} %   (guessing evenly: {100 * chance:.0f} %)")
+    print(f"warm start: {path}")
+
+
+def records(options: Namespace) -> None:
+    """Print the recorded runs, as a table or as JSON."""
+    found = read_records(paths.results_dir())
+    if options.json:
+        print(json.dumps([record.info for record in found], indent=1))
+    else:
+        print(results_table(found))

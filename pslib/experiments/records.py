@@ -1,0 +1,159 @@
+"""Run records: everything a later page may ask of a run, written once.
+
+A record is a JSON file (what was run, where, how long, scalar results, validation on the way) and an ``.npz`` beside
+it (per-query results of every protocol, loss curves, embeddings of fifteen fixed people).  Both are written whole or
+not at all, the JSON last: a run counts as recorded only when its JSON is there.
+"""
+
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pslib.errors import UserError
+from pslib.models.alignps import AlignPSConfig
+from pslib.training.recipes import COMPONENT_VERSIONS, LossWeights, Recipe, Schedule, recipe_hash
+
+__all__ = ["RECORD_VERSION", "Record", "record_stem", "write_record", "read_record", "read_records", "provenance"]
+
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One recorded run: the JSON's content and the arrays."""
+
+    path: Path
+    info: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipe_from_dict(self.info["recipe"])
+
+    @property
+    def stale(self) -> bool:
+        """True if today's code would give this recipe another hash."""
+        return recipe_hash(self.recipe, self.info["data"]["fingerprint"]) != self.info["hash"]
+
+    def ap(self, protocol: str, boxes: str = "detected") -> np.ndarray:
+        """Average precision of each query, (Q,), 0..1; ``boxes`` is "detected" or "ground-truth"."""
+        return self._array(protocol, boxes, "ap").astype(np.float64)
+
+    def rank(self, protocol: str, boxes: str = "detected") -> np.ndarray:
+        """Rank of the first right match of each query, (Q,); 0 where none was found."""
+        return self._array(protocol, boxes, "rank").astype(np.int64)
+
+    def people(self, protocol: str) -> np.ndarray:
+        """Person id of each query, (Q,)."""
+        return self.arrays[f"{protocol}/people"]
+
+    def _array(self, protocol: str, boxes: str, what: str) -> np.ndarray:
+        name = f"{protocol}/{boxes}/{what}"
+        if name not in self.arrays:
+            raise UserError(f"the record {self.path} has no {name}: it holds {', '.join(self.info['protocols'])}.")
+        return self.arrays[name]
+
+
+def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
+    """Rebuild a recipe from its JSON form."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+    plain = {name: tuples(value) for name, value in content.items()}
+    parts = {"model": AlignPSConfig, "weights": LossWeights, "schedule": Schedule}
+    for name, part in parts.items():
+        plain[name] = part(**{key: tuples(value) for key, value in content[name].items()})
+    return Recipe(**plain)
+
+
+def record_stem(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:
+    """Path of a record without its suffix: ``<folder>/<profile>/<set>/<recipe>-<hash>-s<seed>``."""
+    return folder / recipe.profile / recipe.kind / f"{recipe.name}-{run_hash}-s{seed}"
+
+
+def write_record(stem: Path, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write ``stem.npz`` and ``stem.json``, each atomically, and return the JSON's path."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    text = json.dumps({"record_version": RECORD_VERSION, **info}, indent=1, sort_keys=True) + "\n"
+    for suffix, content in ((".npz", buffer.getvalue()), (".json", text.encode())):
+        partial = stem.with_name(f"{stem.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, stem.with_name(stem.name + suffix))
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise UserError(f"cannot write the record {stem}{suffix} ({error.strerror}): free some space.") from None
+    return stem.with_name(stem.name + ".json")
+
+
+def read_record(path: Path) -> Record:
+    """Read one record by the path of its JSON."""
+    try:
+        info = json.loads(path.read_text())
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"the record {path} cannot be read ({type(error).__name__}): delete it and run again.") from None
+    if info.get("record_version") != RECORD_VERSION:
+        raise UserError(
+            f"the record {path} has version {info.get('record_version')}, not {RECORD_VERSION}: delete it and run again."
+        )
+    return Record(path, info, arrays)
+
+
+def read_records(folder: Path, **wanted: Any) -> list[Record]:
+    """All finished records under ``folder`` whose recipe has the ``wanted`` top-level values, by name and seed.
+
+    ``read_records(results_dir(), kind="prw", name="alignps")``
+    """
+    found = [read_record(path) for path in sorted(folder.glob("*/*/*.json"))]
+    return [
+        record
+        for record in found
+        if record.info["status"] == "finished"
+        and all(record.info["recipe"].get(name) == value for name, value in wanted.items())
+    ]
+
+
+def provenance(device: str, packages: Iterable[str] = ("torch", "torchvision", "numpy", "pillow")) -> dict[str, Any]:
+    """Where and when a run was computed: date, device, versions, code commit."""
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": device,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "packages": versions,
+        "components": dict(COMPONENT_VERSIONS),
+        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "changed_files": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "pslib")),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """Answer of git about the checkout this package lies in; empty where there is none."""
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.strip()

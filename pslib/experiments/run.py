@@ -1,0 +1,201 @@
+"""One run: train a recipe with a seed, evaluate it once on the test set, write the record."""
+
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pslib.data.annotations import UNLABELLED, PersonSearchSet
+from pslib.evaluation.detection import detection_metrics
+from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
+from pslib.evaluation.search import search
+from pslib.experiments.records import provenance, record_stem, write_record
+from pslib.training.checkpoints import save_weights
+from pslib.training.recipes import Recipe, recipe_hash
+from pslib.training.trainer import Curves, DivergedError, train
+
+__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "run"]
+
+# People whose embeddings every record keeps, so that pictures of all models show the same fifteen.
+PICTURED_PEOPLE = 15
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The three splits a run works on, and the fingerprint its hash covers."""
+
+    train: PersonSearchSet
+    validation: PersonSearchSet | None
+    test: PersonSearchSet
+    fingerprint: str
+
+
+def main_protocol(data: PersonSearchSet) -> str:
+    """The protocol a single number is taken from: a gallery of 100 on CUHK-SYSU, all frames on PRW."""
+    preferred = [name for name in ("TestG100", "regular") if name in data.protocols]
+    return (preferred or sorted(data.protocols))[0]
+
+
+def validation_steps(steps: int) -> tuple[int, ...]:
+    """Steps after which validation is measured: an eighth, a quarter, half, three quarters and the end.
+
+    >>> validation_steps(480)
+    (60, 120, 240, 360, 480)
+    """
+    return tuple(sorted({max(1, round(steps * part)) for part in (0.125, 0.25, 0.5, 0.75, 1.0)}))
+
+
+def measure(data: PersonSearchSet, embeddings: GalleryEmbeddings) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Detection, search and ground-truth-box re-id on every protocol: scalars in per cent, arrays per query."""
+    found = detection_metrics(data.frames, embeddings.detections)
+    labelled = detection_metrics(data.frames, embeddings.detections, labelled_only=True)
+    scalars: dict[str, Any] = {
+        "detection": {
+            "recall": 100 * found.recall,
+            "ap": 100 * found.ap,
+            "recall_labelled": 100 * labelled.recall,
+            "people": found.num_people,
+        },
+        "search": {},
+        "ground_truth": {},
+    }
+    arrays: dict[str, np.ndarray] = {}
+    for name, protocol in data.protocols.items():
+        queries = embeddings.of_queries(protocol)
+        arrays[f"{name}/people"] = np.array([query.person_id for query in protocol.queries], np.int64)
+        for boxes, gallery in (("detected", embeddings.detections), ("ground-truth", embeddings.ground_truth)):
+            result = search(protocol, gallery, queries, num_frames=len(data.frames))
+            arrays[f"{name}/{boxes}/ap"] = result.ap.astype(np.float32)
+            arrays[f"{name}/{boxes}/rank"] = result.rank.astype(np.int32)
+            group = "search" if boxes == "detected" else "ground_truth"
+            scalars[group][name] = {
+                "map": 100 * float(result.mean_ap),
+                **{f"top{k}": 100 * float(result.top(k)) for k in (1, 5, 10)},
+            }
+    return scalars, arrays
+
+
+def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
+    """A function of the model that measures validation, for the curve of mAP against steps."""
+    if data is None:
+        return None
+    protocol = main_protocol(data)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="validate")
+        scalars, _ = measure(data, embeddings)
+        return {
+            "map": scalars["search"][protocol]["map"],
+            "top1": scalars["search"][protocol]["top1"],
+            "ground_truth_map": scalars["ground_truth"][protocol]["map"],
+            "recall": scalars["detection"]["recall"],
+        }
+
+    return validate
+
+
+def evaluate_test(
+    model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str = "cpu"
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Everything a record keeps of the test set, the embeddings of fifteen fixed people included."""
+    embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="test")
+    scalars, arrays = measure(data, embeddings)
+    ids = embeddings.person_ids
+    pictured = np.isin(ids, np.unique(ids[ids != UNLABELLED])[:PICTURED_PEOPLE])
+    arrays["pictured/embeddings"] = embeddings.ground_truth.embeddings[pictured].astype(np.float16)
+    arrays["pictured/people"] = ids[pictured]
+    arrays["pictured/frames"] = embeddings.ground_truth.frame[pictured]
+    arrays["pictured/boxes"] = embeddings.ground_truth.boxes[pictured].astype(np.float16)
+    return scalars, arrays
+
+
+def run(
+    recipe: Recipe,
+    seed: int,
+    data: RunData,
+    *,
+    records: Path,
+    work: Path,
+    device: str = "cpu",
+    weights: Path | None = None,
+    test: bool = True,
+) -> Path:
+    """Compute one run unless it is recorded already; return the path of its record.
+
+    Args:
+        records: folder of the records.
+        work: folder of checkpoints; a run killed half-way goes on from there.
+        weights: where to keep the trained model, if anywhere.
+        test: False leaves the test set alone (tuning looks at validation only).
+    """
+    run_hash = recipe_hash(recipe, data.fingerprint)
+    stem = record_stem(records, recipe, run_hash, seed)
+    path = stem.with_name(stem.name + ".json")
+    if path.exists() and (weights is None or weights.exists()):
+        return path
+    checkpoint = work / f"{run_hash}-s{seed}" / "checkpoint.pt"
+    started = time.perf_counter()
+    info: dict[str, Any] = {
+        "recipe": asdict(recipe),
+        "hash": run_hash,
+        "seed": seed,
+        "data": {"kind": data.test.kind, "fingerprint": data.fingerprint, "identities": len(data.train.person_ids)},
+        **provenance(_device_name(device)),
+    }
+    try:
+        model, curves = train(
+            recipe,
+            data.train,
+            seed,
+            device=device,
+            run=f"{run_hash}-s{seed}",
+            checkpoint=checkpoint,
+            validate=_validator(recipe, data.validation, device),
+            validate_at=validation_steps(recipe.schedule.steps),
+        )
+    except DivergedError as error:
+        info |= {"status": "diverged", "reason": str(error), "protocols": []}
+        return write_record(stem, info, _curve_arrays(error.curves))
+    trained = time.perf_counter()
+    results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
+    if weights is not None:
+        save_weights(weights, model, {"run": stem.name, "kind": recipe.kind})
+    info |= {
+        "status": "finished",
+        "protocols": list(data.test.protocols) if test else [],
+        "results": results,
+        "validation": curves.validation,
+        "cost": {
+            "train_seconds": curves.seconds,
+            "total_seconds": time.perf_counter() - started,
+            "test_seconds": time.perf_counter() - trained,
+            "peak_memory_mb": _peak_memory_mb(),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    written = write_record(stem, info, {**arrays, **_curve_arrays(curves)})
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    return written
+
+
+def _curve_arrays(curves: Curves) -> Mapping[str, np.ndarray]:
+    return {f"loss/{name}": np.array(values, np.float32) for name, values in curves.losses.items()}
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, MB (10^6 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -1,0 +1,77 @@
+"""Training batches as a function of (recipe, seed, step)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from pslib.data.annotations import UNLABELLED, PersonSearchSet
+from pslib.data.loading import read_image
+from pslib.data.resizing import resize_and_flip
+from pslib.errors import UserError
+from pslib.training.recipes import Recipe
+
+__all__ = ["TrainingBatches"]
+
+# Decoded images are kept while all of them fit in this many bytes: the tiny sets do (0.2 GB), real ones do not.
+CACHE_BYTES = 1_000_000_000
+
+
+class TrainingBatches(Dataset):
+    """Item ``step`` is (images, targets) of that step.
+
+    Images are uint8 (3, H, W); a target holds ``boxes`` (N, 4) float32 xyxy px and ``labels`` (N,) int64.  Frames
+    are visited in a new order every epoch; order, sizes and flips follow from seed and step alone.
+    """
+
+    def __init__(self, recipe: Recipe, data: PersonSearchSet, seed: int):
+        if not data.frames:
+            raise UserError(f"the training split in {data.root} has no frames: make or fetch the set again.")
+        self.recipe, self.frames, self.seed = recipe, data.frames, seed
+        labels = data.labels()
+        self.labels = [
+            torch.tensor([labels.get(int(person), UNLABELLED) for person in frame.person_ids], dtype=torch.long)
+            for frame in data.frames
+        ]
+        self.cache: dict[int, Tensor] = {}
+        self.cached_bytes = 0
+
+    def __len__(self) -> int:
+        return self.recipe.schedule.steps
+
+    def __getitem__(self, step: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        examples = [self._example(index, generator) for index in self.frame_indices(step)]
+        return [image for image, _ in examples], [target for _, target in examples]
+
+    def frame_indices(self, step: int) -> list[int]:
+        """Which frames step ``step`` shows: consecutive places in the shuffled epochs."""
+        size, count = self.recipe.schedule.batch_size, len(self.frames)
+        places = range(step * size, (step + 1) * size)
+        orders = {epoch: self._epoch_order(epoch) for epoch in {place // count for place in places}}
+        return [orders[place // count][place % count] for place in places]
+
+    def _epoch_order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 500_000_000 + epoch)
+        return torch.randperm(len(self.frames), generator=generator).tolist()
+
+    def _example(self, index: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        frame = self.frames[index]
+        image, boxes = resize_and_flip(
+            self._image(index), torch.from_numpy(frame.boxes), generator, self.recipe.image_sizes, self.recipe.flip
+        )
+        return image, {"boxes": boxes, "labels": self.labels[index]}
+
+    def _image(self, index: int) -> Tensor:
+        if index not in self.cache:
+            image = read_image(self.frames[index].path)
+            if self.cached_bytes + image.nbytes > CACHE_BYTES:
+                return image
+            self.cache[index] = image
+            self.cached_bytes += image.nbytes
+        return self.cache[index]
+
+    def loader(self, first: int, last: int) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
+        """Batches of the steps first..last-1, read ahead by ``recipe.workers`` processes."""
+        return iter(DataLoader(Subset(self, range(first, last)), batch_size=None, num_workers=self.recipe.workers))

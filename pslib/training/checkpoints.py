@@ -1,0 +1,99 @@
+"""Checkpoints: what a killed run needs to go on to the same numbers, and trained weights to share.
+
+A *checkpoint* holds model, memory, optimiser, step and loss curves of an unfinished run.  *Weights* are the model
+alone, as safetensors with the recipe in the header.  Neither can run code when loaded.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from pslib.errors import UserError
+from pslib.models.alignps import AlignPS, AlignPSConfig
+
+__all__ = ["save_checkpoint", "load_checkpoint", "save_weights", "load_weights", "load_model"]
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` whole or not at all, so that a kill leaves the previous checkpoint in place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        torch.save(dict(state), partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write the checkpoint {path} ({error}): free some space and start again.") from None
+
+
+def load_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
+    """The state stored at ``path``, or None if there is none; refuses a checkpoint of another run."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["run"]
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"the checkpoint {path} cannot be read ({type(error).__name__}): delete it.") from None
+    except Exception as error:  # unpickling refuses foreign content with exceptions of its own
+        raise UserError(f"{path} is not a checkpoint of pslib ({type(error).__name__}): delete it.") from None
+    if found != run:
+        raise UserError(
+            f"the checkpoint {path} belongs to run {found}, not to {run}: delete it, or go back to its recipe and seed."
+        )
+    return state
+
+
+def save_weights(path: Path, model: AlignPS, note: Mapping[str, str] | None = None) -> None:
+    """Write the model's tensors in float16 (about half a kilobyte per thousand weights) with its configuration."""
+    tensors = {
+        name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("memory.queue")  # only training reads the queue
+    }
+    header = {"config": json.dumps(asdict(model.config)), **(note or {})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata=header)
+    os.replace(partial, path)
+
+
+def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors (floats as float32) and header of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            header = dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise UserError(f"there are no weights at {path}: train them with pslib train, or name another file.") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"the weights {path} cannot be read ({error}): fetch or train them again.") from None
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, header
+
+
+def load_model(path: Path) -> AlignPS:
+    """The model stored at ``path``, ready for inference."""
+    tensors, header = load_weights(path)
+    known = {item.name for item in fields(AlignPSConfig)}
+    content = json.loads(header.get("config", "{}"))
+    if not content or set(content) - known or "memory.table" not in tensors:
+        raise UserError(f"{path} holds no person-search model of this version: train one with pslib train.")
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    model = AlignPS(AlignPSConfig(**settings), num_identities=len(tensors["memory.table"]))
+    _load(model, tensors, path)
+    return model.eval()
+
+
+def _load(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    wrong = [name for name in missing if not name.startswith("memory.queue") and name != "memory.pointer"] + unexpected
+    if wrong:
+        raise UserError(f"the weights {path} do not fit the model (first difference: {wrong[0]}): train them again.")

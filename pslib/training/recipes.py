@@ -1,0 +1,156 @@
+"""Recipes: everything that decides what a run computes, as plain data with a hash.
+
+A run is a recipe and a seed.  The hash covers the recipe (precision included), the fingerprint of the data and
+the version of every component whose change would change results; two runs with one hash are one run, shared by
+every table that shows it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+
+from pslib.errors import UserError, require_choice
+from pslib.models.alignps import AlignPSConfig
+
+__all__ = ["COMPONENT_VERSIONS", "LossWeights", "Schedule", "Recipe", "RECIPES", "make_recipe", "recipe_hash"]
+
+# Raise a number when a change moves results: records made before it are then shown as STALE.
+COMPONENT_VERSIONS = {
+    "ops": 1,
+    "model": 1,
+    "detection_loss": 1,
+    "oim_loss": 1,
+    "triplet_loss": 1,
+    "trainer": 1,
+    "evaluator": 1,
+}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the terms in the total loss; 1 each in the paper."""
+
+    classification: float = 1.0
+    box: float = 1.0
+    centerness: float = 1.0
+    oim: float = 1.0
+    triplet: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the weights move: optimiser, length, learning rate."""
+
+    optimizer: str = "adamw"  # or "sgd", with momentum 0.9
+    steps: int = 600
+    batch_size: int = 8  # images
+    learning_rate: float = 2e-3
+    offset_rate: float = 0.1  # factor on the learning rate of the convolutions that predict sampling offsets
+    weight_decay: float = 1e-4
+    policy: str = "one-cycle"  # or "steps": divided by 10 at the fractions in `milestones`
+    milestones: tuple[float, ...] = (16 / 24, 22 / 24)
+    warmup_steps: int = 60
+    clip_norm: float = 10.0
+    precision: str = "float32"  # or "bfloat16", "float16": autocast of the forward pass
+
+    def __post_init__(self) -> None:
+        require_choice("optimizer", self.optimizer, ("adamw", "sgd"))
+        require_choice("learning-rate policy", self.policy, ("one-cycle", "steps"))
+        require_choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        if self.steps < 1 or self.batch_size < 1:
+            raise UserError(
+                f"a schedule of {self.steps} steps of {self.batch_size} images trains nothing: give both at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model trained one way on one set; with a seed it determines a run."""
+
+    name: str
+    kind: str  # "cuhk-sysu" or "prw"
+    profile: str = "tiny"
+    model: AlignPSConfig = field(default_factory=AlignPSConfig)
+    weights: LossWeights = field(default_factory=LossWeights)
+    schedule: Schedule = field(default_factory=Schedule)
+    warm_start: str = "neutral"  # or "none"
+    flip: bool = True
+    image_sizes: tuple[tuple[int, int], ...] = ()  # (longer, shorter) px, one picked an image; empty: as stored
+    test_size: tuple[int, int] | None = None
+    workers: int = 0  # loader processes; results do not depend on it
+
+    def with_(self, **changes: object) -> "Recipe":
+        """A copy with fields changed; ``model__levels=...`` reaches into a part.
+
+        >>> RECIPES["alignps"].with_(model__levels=("P4",), schedule__steps=10).model.levels
+        ('P4',)
+        """
+        parts: dict[str, dict[str, object]] = {}
+        top: dict[str, object] = {}
+        for key, value in changes.items():
+            part, _, name = key.partition("__")
+            if name:
+                parts.setdefault(part, {})[name] = value
+            else:
+                top[key] = value
+        for part, values in parts.items():
+            top[part] = replace(getattr(self, part), **values)
+        return replace(self, **top)
+
+
+_ALIGNPS = Recipe(name="alignps", kind="cuhk-sysu")
+# Sec. IV-C: FCOS on P3-P5 with a plain FPN and a re-id head in parallel to the detection head.
+_BASELINE = _ALIGNPS.with_(
+    name="baseline",
+    model__levels=("P3", "P4", "P5"),
+    model__lateral="conv",
+    model__output="conv",
+    model__topdown="sum",
+    model__structure="parallel",
+)
+# Sec. IV-B, with the sizes of the released configuration.
+_PAPER = _ALIGNPS.with_(
+    name="alignps-paper",
+    profile="paper",
+    model__backbone="resnet50",
+    model__backbone_weights="IMAGENET1K_V1",
+    model__frozen_backbone=True,
+    model__size_cuts=(128.0, 256.0),
+    model__channels=256,
+    model__head_channels=256,
+    model__head_depth=4,
+    model__queue_size=5000,
+    schedule__optimizer="sgd",
+    schedule__steps=67236,  # 24 epochs of 11,206 images
+    schedule__batch_size=4,
+    schedule__learning_rate=1e-3,
+    schedule__offset_rate=1.0,
+    schedule__weight_decay=5e-4,
+    schedule__policy="steps",
+    schedule__warmup_steps=300,
+    schedule__clip_norm=35.0,
+    warm_start="none",
+    image_sizes=((667, 400), (1000, 600), (1333, 800), (1500, 900), (1666, 1000), (2000, 1200)),
+    test_size=(1500, 900),
+    workers=4,
+)
+RECIPES = {recipe.name: recipe for recipe in (_ALIGNPS, _BASELINE, _PAPER)}
+
+
+def make_recipe(name: str, kind: str) -> Recipe:
+    """The recipe called ``name`` on the set ``kind``; a misspelt name is answered with the nearest ones."""
+    require_choice("recipe", name, RECIPES)
+    return RECIPES[name].with_(kind=require_choice("set", kind, ("cuhk-sysu", "prw")))
+
+
+def recipe_hash(recipe: Recipe, fingerprint: str) -> str:
+    """Twelve hex digits over recipe, data fingerprint and component versions; the name and workers do not count.
+
+    >>> recipe_hash(RECIPES["alignps"], "x") == recipe_hash(RECIPES["alignps"].with_(workers=3), "x")
+    True
+    """
+    content = asdict(recipe)
+    for cosmetic in ("name", "workers"):
+        del content[cosmetic]
+    text = json.dumps([content, fingerprint, COMPONENT_VERSIONS], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

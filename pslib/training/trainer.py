@@ -1,0 +1,160 @@
+"""The training loop: one recipe, one seed, one model; killed at any moment, it goes on to the same numbers.
+
+Nothing in a step depends on what ran before it except the weights: step ``i`` draws its images, sizes and flips
+from a generator seeded by (seed, i), so a resumed run sees what an undisturbed one sees.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pslib.data.annotations import PersonSearchSet
+from pslib.errors import UserError
+from pslib.models.alignps import AlignPS
+from pslib.progress import progress
+from pslib.training.batches import TrainingBatches
+from pslib.training.checkpoints import load_checkpoint, save_checkpoint
+from pslib.training.recipes import Recipe
+from pslib.training.schedule import build_optimizer, learning_rate_factor
+from pslib.training.warm_start import apply_warm_start
+
+__all__ = ["Curves", "DivergedError", "build_model", "train"]
+
+AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class DivergedError(UserError):
+    """A loss stopped being a number; ``curves`` holds what was seen until then."""
+
+    def __init__(self, message: str, curves: "Curves"):
+        super().__init__(message)
+        self.curves = curves
+
+
+@dataclass
+class Curves:
+    """What a run looked like on the way: every loss at every step, validation results at some."""
+
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    validation: list[dict[str, float]] = field(default_factory=list)  # each with its "step"
+    seconds: float = 0.0  # spent in steps, validation aside
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(round(float(value.detach()), 5))
+
+
+def build_model(recipe: Recipe, num_identities: int, seed: int) -> AlignPS:
+    """The recipe's model with its warm start, initialised by ``seed`` without touching global randomness."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AlignPS(recipe.model, num_identities)
+    apply_warm_start(model.backbone, recipe.model.backbone, recipe.warm_start)
+    return model.to(memory_format=torch.channels_last)
+
+
+def train(
+    recipe: Recipe,
+    data: PersonSearchSet,
+    seed: int,
+    *,
+    device: str | torch.device = "cpu",
+    run: str = "",
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    validate_at: tuple[int, ...] = (),
+    stop_after: int | None = None,
+) -> tuple[AlignPS, Curves]:
+    """Train ``recipe`` on ``data`` and return the model with its curves.
+
+    Args:
+        data: the training split; its labelled people become labels 0..I-1.
+        run: the run's name, checked against the one stored in the checkpoint.
+        checkpoint: where an unfinished run is kept, written every ``checkpoint_every`` steps.
+        validate: called with the model (in evaluation mode) after each of the steps ``validate_at``.
+        stop_after: end early after this many steps (the schedule stays that of the whole run).
+
+    Raises DivergedError if a loss is not finite.
+    """
+    model = build_model(recipe, len(data.person_ids), seed).to(device)
+    optimizer = build_optimizer(model, recipe.schedule)
+    dtype = AUTOCAST[recipe.schedule.precision]
+    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=dtype == torch.float16)
+    curves, first = Curves(), 0
+    state = load_checkpoint(checkpoint, run) if checkpoint else None
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        curves, first = Curves(**state["curves"]), state["step"]
+    last = min(recipe.schedule.steps, stop_after or recipe.schedule.steps)
+    batches = TrainingBatches(recipe, data, seed).loader(first, last)
+    bar = progress(enumerate(batches, start=first), desc=f"train {recipe.name}", total=last - first)
+    model.train()
+    for step, (images, targets) in bar:
+        started = time.perf_counter()
+        factor = learning_rate_factor(step, recipe.schedule)
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["peak"]
+        with torch.autocast(torch.device(device).type, dtype or torch.bfloat16, enabled=dtype is not None):
+            losses = model(*_to_device(images, targets, device))
+        total = sum(getattr(recipe.weights, name) * value for name, value in losses.items())
+        curves.add(losses)
+        if not math.isfinite(float(total.detach())):
+            values = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
+            raise DivergedError(
+                f"training diverged at step {step + 1} of run {run or recipe.name} ({values}): lower "
+                "schedule.learning_rate or raise schedule.warmup_steps.",
+                curves,
+            )
+        _optimize(model, optimizer, scaler, total, recipe.schedule.clip_norm)
+        model.update_memory()
+        curves.seconds += time.perf_counter() - started
+        if (step + 1) % 10 == 0:
+            bar.set_postfix(**{name: float(value.detach()) for name, value in losses.items()})
+        if validate and step + 1 in validate_at:
+            model.eval()
+            curves.validation.append({"step": step + 1, **validate(model)})
+            model.train()
+        if checkpoint and (step + 1) % checkpoint_every == 0 and step + 1 < last:
+            save_checkpoint(
+                checkpoint,
+                {
+                    "run": run,
+                    "step": step + 1,
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "scaler": scaler.state_dict(),
+                    "curves": asdict(curves),
+                },
+            )
+    return model.eval(), curves
+
+
+def _to_device(
+    images: list[Tensor], targets: list[dict[str, Tensor]], device: str | torch.device
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    moved = [{name: value.to(device) for name, value in target.items()} for target in targets]
+    return [image.to(device) for image in images], moved
+
+
+def _optimize(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    total: Tensor,
+    clip_norm: float,
+) -> None:
+    """One step of the optimiser on the gradient of ``total``, its norm cut at ``clip_norm``."""
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(total).backward()
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    scaler.step(optimizer)
+    scaler.update()

@@ -1,0 +1,167 @@
+"""Makes the neutral warm start: a backbone that has learned to see, and no one's identity.
+
+A classifier looks at drawn crops of separate people and objects and names what ImageNet would teach: which object,
+which view, which garments, which textures, which bag and hair.  Colour is no label and neither is any identity; the
+people come from a seed of their own, so none of them is met again in training, validation or test.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pslib.data.people import BAGS, HAIR_STYLES, HATS, LOWER_KINDS, PATTERNS, UPPER_KINDS, VIEWS
+from pslib.data.sampling import sample_crop
+from pslib.data.scenes import OBJECTS, render_crop, sample_person
+from pslib.models.backbones import build_backbone
+from pslib.models.batching import batch_images
+from pslib.progress import progress
+from pslib.training.warm_start import warm_start_path
+
+__all__ = ["QUESTIONS", "Crop", "draw_crop", "CropClassifier", "make_warm_start"]
+
+# Each question with its possible answers; -1 where it does not apply (a tree has no garment).
+QUESTIONS: dict[str, Sequence[str]] = {
+    "content": ("street", "person", *OBJECTS),
+    "view": VIEWS,
+    "upper": UPPER_KINDS,
+    "upper_pattern": PATTERNS,
+    "lower": LOWER_KINDS,
+    "lower_pattern": PATTERNS,
+    "bag": BAGS,
+    "hair": HAIR_STYLES,
+    "hat": HATS,
+}
+# Crops of several sizes, since people in scenes are: (height, width) px, for a backbone that starts at stride 4.
+CROP_SIZES = ((48, 32), (64, 32), (96, 48))
+_SEED = 77_000_000  # far from the seeds of the profiles
+
+Crop = tuple[np.ndarray, list[int]]
+
+
+def draw_crop(number: int, size: tuple[int, int]) -> Crop:
+    """Crop ``number``: an image (H, W, 3) uint8 and its answers, one an entry of :data:`QUESTIONS`."""
+    rng = np.random.default_rng([_SEED, number])
+    content = QUESTIONS["content"]
+    # Two crops in three show a person: objects have one question to answer, people nine.
+    choice = "person" if rng.random() < 0.67 else str(rng.choice([name for name in content if name != "person"]))
+    if choice != "person":
+        scene = sample_crop(rng, kind=None if choice == "street" else choice, size=size)
+        return render_crop(scene, size), [content.index(choice)] + [-1] * (len(QUESTIONS) - 1)
+    person = sample_person(rng)
+    scene = sample_crop(rng, person=person, size=size)
+    answers = {
+        "content": "person",
+        "view": scene.placements[0].view,
+        "upper": person.upper.kind,
+        "upper_pattern": person.upper.pattern,
+        "lower": person.lower.kind,
+        "lower_pattern": person.lower.pattern,
+        "bag": person.bag,
+        "hair": person.hair,
+        "hat": person.hat,
+    }
+    return render_crop(scene, size), [QUESTIONS[name].index(answer) for name, answer in answers.items()]
+
+
+class CropClassifier(nn.Module):
+    """A backbone whose averaged C5 answers every question; crops (B, 3, H, W) to logits per question."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        width = backbone.channels[-1]
+        self.answers = nn.ModuleDict({name: nn.Linear(width, len(options)) for name, options in QUESTIONS.items()})
+
+    def forward(self, crops: Tensor) -> dict[str, Tensor]:
+        pooled = self.backbone(crops)[-1].mean(dim=(2, 3))  # (B, C5)
+        return {name: layer(pooled) for name, layer in self.answers.items()}
+
+    def loss(self, crops: Tensor, answers: Tensor) -> Tensor:
+        """Mean over the questions of the cross-entropy; ``answers`` (B, questions), -1 where none applies."""
+        terms = []
+        for column, logits in enumerate(self(crops).values()):
+            asked = answers[:, column] >= 0
+            terms.append(F.cross_entropy(logits[asked], answers[asked, column]) if asked.any() else logits.sum() * 0)
+        return torch.stack(terms).mean()
+
+
+def make_warm_start(
+    backbone: str = "tiny",
+    *,
+    crops: int = 15_000,
+    epochs: int = 8,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    path: Path | None = None,
+) -> tuple[Path, dict[str, float]]:
+    """Train the classifier and store its backbone; returns the path and the accuracy on crops it has not seen.
+
+    ``pslib warm-start --backbone tiny`` calls this; the tiny result is committed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        model = CropClassifier(build_backbone(backbone)).to(memory_format=torch.channels_last)
+    factor = model.backbone.strides[0] // 4  # a coarser backbone looks at larger crops
+    sizes = [(height * factor, width * factor) for height, width in CROP_SIZES]
+    numbers = range(crops + crops // 10)
+    drawn = [draw_crop(number, sizes[number % len(sizes)]) for number in progress(numbers, "draw crops")]
+    groups = [list(range(first, crops, len(sizes))) for first in range(len(sizes))]
+    steps = [len(group) // batch_size for group in groups]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * sum(steps))
+    rng = np.random.default_rng(_SEED)
+    bar = progress(range(epochs), "train classifier")
+    for _ in bar:
+        orders = [rng.permutation(group)[: count * batch_size] for group, count in zip(groups, steps, strict=True)]
+        batches = [batch for order in orders for batch in order.reshape(-1, batch_size)]
+        for index in rng.permutation(len(batches)):
+            loss = model.loss(*_stack([drawn[number] for number in batches[index]], rng))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        bar.set_postfix(loss=float(loss.detach()))
+    accuracy = _accuracy(model.eval(), drawn[crops:], sizes)
+    target = path or warm_start_path(backbone)
+    tensors = {name: t.half() if t.is_floating_point() else t for name, t in model.backbone.state_dict().items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    header = {name: f"{value:.3f}" for name, value in accuracy.items()} | {"crops": str(crops), "epochs": str(epochs)}
+    save_file({name: t.contiguous() for name, t in tensors.items()}, target, metadata=header)
+    return target, accuracy
+
+
+def _stack(crops: Sequence[Crop], rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Crops of one size as a normalised batch (B, 3, H, W) and their answers (B, questions).
+
+    With a generator half of them are mirrored; a mirrored side view looks the other way.
+    """
+    left, right = VIEWS.index("left"), VIEWS.index("right")
+    swapped = {left: right, right: left}
+    images, answers = [], []
+    for image, answer in crops:
+        if rng is not None and rng.random() < 0.5:
+            image, answer = image[:, ::-1], [answer[0], swapped.get(answer[1], answer[1]), *answer[2:]]
+        images.append(torch.from_numpy(image.copy()).permute(2, 0, 1))
+        answers.append(answer)
+    return batch_images(images, multiple=1).tensors, torch.tensor(answers)
+
+
+@torch.no_grad()
+def _accuracy(model: CropClassifier, crops: Sequence[Crop], sizes: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """Share of right answers for each question, over the crops it applies to."""
+    right, asked = np.zeros(len(QUESTIONS)), np.zeros(len(QUESTIONS))
+    for size in sizes:
+        same = [crop for crop in crops if crop[0].shape[:2] == size]
+        if not same:
+            continue
+        images, answers = _stack(same)
+        for column, logits in enumerate(model(images).values()):
+            applies = answers[:, column] >= 0
+            right[column] += float((logits.argmax(1) == answers[:, column])[applies].sum())
+            asked[column] += float(applies.sum())
+    return {name: float(r / max(1, n)) for name, r, n in zip(QUESTIONS, right, asked, strict=True)}

@@ -5,6 +5,7 @@ trained: random <= 3 mAP, mean colour <= 15, six-stripe histogram 15 to 45 (on t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.search import search
 from pslib.progress import progress
 
-__all__ = ["BANDS", "VALIDATION", "difficulty", "difficulty_table", "measure", "mean_colour",
-           "stripe_histogram", "widest_protocol"]
+__all__ = ["BANDS", "VALIDATION", "describe_boxes", "difficulty", "difficulty_table", "euclidean",
+           "measure", "mean_colour", "stripe_histogram", "widest_protocol"]
 
 BANDS = {"random": (0.0, 3.0), "mean colour": (0.0, 15.0), "histogram": (15.0, 45.0)}  # mAP in percent
 VALIDATION = {"cuhk-sysu-val": "cuhk-sysu", "prw-val": "prw"}  # folder: layout
@@ -65,12 +66,19 @@ def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, fl
     needed = np.zeros(len(data.frames), bool)
     for query, gallery in zip(chosen.queries, chosen.galleries, strict=True):
         needed[gallery.frames] = needed[query.frame] = True
-    colours, histograms = _described(data.frames, needed)
+    truth = Detections.from_ground_truth(data.frames)
+    truth = truth.select(needed[truth.frame])
+    colours, histograms = describe_boxes(data.frames, truth)
+
+    def mean_ap(gallery: np.ndarray, queries: np.ndarray) -> float:
+        query_embeddings = ground_truth_queries(chosen, replace(truth, embeddings=queries))
+        found = search(chosen, replace(truth, embeddings=gallery), query_embeddings, num_frames=len(data.frames))
+        return 100 * found.mean_ap
+
     rng = np.random.default_rng(seed)
-    noise = [normalise(rng.standard_normal((len(colours), RANDOM_DIM), dtype=np.float32)) for _ in range(RANDOM_DRAWS)]
-    return {"random": float(np.mean([_mean_ap(data, protocol, draw, draw) for draw in noise])),
-            "mean colour": _mean_ap(data, protocol, *_euclidean(colours)),
-            "histogram": _mean_ap(data, protocol, histograms, histograms)}
+    noise = [normalise(rng.standard_normal((len(truth), RANDOM_DIM))) for _ in range(RANDOM_DRAWS)]
+    return {"random": float(np.mean([mean_ap(draw, draw) for draw in noise])),
+            "mean colour": mean_ap(*euclidean(colours)), "histogram": mean_ap(histograms, histograms)}
 
 
 def difficulty_table(measured: dict[str, dict[str, float]]) -> str:
@@ -118,19 +126,17 @@ def widest_protocol(data: PersonSearchSet) -> str:
     return max(sizes, key=lambda name: int(name.removeprefix("TestG")))
 
 
-def _described(frames: Sequence[Frame], needed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colours (N, 3) and histograms (N, 768) of all boxes; zero in frames nobody needs."""
-    total = sum(len(frame.boxes) for frame in frames)
-    colours = np.zeros((total, 3), np.float32)
-    histograms = np.zeros((total, STRIPES * HUES * SATURATIONS * VALUES), np.float32)
-    row = 0
-    for frame, use in progress(list(zip(frames, needed, strict=True)), "describe boxes"):
-        image = read_image(frame.path).permute(1, 2, 0).numpy() if use and len(frame.boxes) else None
-        for box in frame.boxes:
-            if image is not None:
-                crop = _crop(image, box)
-                colours[row], histograms[row] = mean_colour(crop), stripe_histogram(crop)
-            row += 1
+def describe_boxes(frames: Sequence[Frame], detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """Mean colours (M, 3) and six-stripe histograms (M, 768) of the boxes; each frame is read once, empty ones not."""
+    colours = np.zeros((len(detections), 3), np.float32)
+    histograms = np.zeros((len(detections), STRIPES * HUES * SATURATIONS * VALUES), np.float32)
+    order = np.argsort(detections.frame, kind="stable")
+    pieces = [rows for rows in np.split(order, detections.offsets(len(frames))[1:-1]) if len(rows)]
+    for rows in progress(pieces, "describe boxes"):
+        image = read_image(frames[detections.frame[rows[0]]].path).permute(1, 2, 0).numpy()  # (H, W, 3)
+        for row in rows:
+            crop = _crop(image, detections.boxes[row])
+            colours[row], histograms[row] = mean_colour(crop), stripe_histogram(crop)
     return colours, histograms
 
 
@@ -142,14 +148,7 @@ def _crop(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[y1:y2, x1:x2])
 
 
-def _euclidean(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def euclidean(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gallery and query vectors whose dot product ranks by Euclidean distance: 2ab - bb differs from -|a-b|^2 by aa."""
     squares = (points ** 2).sum(axis=1, keepdims=True)
     return np.hstack([2 * points, -squares]), np.hstack([points, np.ones_like(squares)])
-
-
-def _mean_ap(data: PersonSearchSet, protocol: str, gallery: np.ndarray, queries: np.ndarray) -> float:
-    chosen = data.protocols[protocol]
-    query_embeddings = ground_truth_queries(chosen, Detections.from_ground_truth(data.frames, queries))
-    detections = Detections.from_ground_truth(data.frames, gallery)
-    return 100 * search(chosen, detections, query_embeddings, num_frames=len(data.frames)).mean_ap

@@ -58,7 +58,7 @@ def apply_overrides(recipe: Recipe, overrides: list[str]) -> Recipe:
         except (ValueError, SyntaxError):
             value = text
         if target is not None and not isinstance(value, type(target)) and not isinstance(target, float | int):
-            raise UserError(f"--set {override}: {name} is a {type(target).__name__}, now {target!r}; write one like it.")
+            raise UserError(f"--set {override}: {name} is a {type(target).__name__}, now {target!r}: write one alike.")
         changes[name.replace(".", "__")] = value
     return recipe.with_(**changes)
 

@@ -106,10 +106,10 @@ def read_record(path: Path) -> Record:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"the record {path} cannot be read ({type(error).__name__}): delete it and run again.") from None
+        raise UserError(f"the record {path} cannot be read ({type(error).__name__}): delete it and rerun.") from None
     if info.get("record_version") != RECORD_VERSION:
         raise UserError(
-            f"the record {path} has version {info.get('record_version')}, not {RECORD_VERSION}: delete it and run again."
+            f"the record {path} has version {info.get('record_version')}, not {RECORD_VERSION}: delete it and rerun."
         )
     return Record(path, info, arrays)
 

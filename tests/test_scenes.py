@@ -64,8 +64,10 @@ def test_same_seed_same_bytes():
     for seed in range(4):
         first, second = some_scene(seed), some_scene(seed)
         assert first == second
-        scenes._noise.cache_clear()
-        one, two = render(first), render(second)
+        one = render(first)
+        for kept in (scenes._noise, scenes._shadow, scenes.paint_background, scenes.object_tile):
+            kept.cache_clear()
+        two = render(second)
         for field in fields(one):
             assert np.array_equal(getattr(one, field.name), getattr(two, field.name))
     assert not np.array_equal(render(some_scene(0)).image, render(some_scene(1)).image)
@@ -75,6 +77,8 @@ def test_rendering_leaves_kept_backgrounds_alone():
     scene = some_scene(3)
     before = scenes.paint_background(scene.background, scene.size).copy()
     render(scene)
+    with pytest.raises(ValueError, match="read-only"):
+        scenes.paint_background(scene.background, scene.size)[0, 0] = 0
     assert np.array_equal(before, scenes.paint_background(scene.background, scene.size))
 
 
@@ -243,6 +247,23 @@ def test_one_person_leaves_the_rest_alone(seed, factor):
                 assert np.array_equal(box, after.boxes[after.placements == i][0])
 
 
+def test_scale_is_a_factor_at_the_same_foot():
+    scene = one_person(height=0.7, y=0.875)
+    whole, half = render(scene).boxes[0], render(scene.with_(scale=0.5)).boxes[0]
+    assert (half[3] - half[1]) / (whole[3] - whole[1]) == pytest.approx(0.5, abs=0.02)
+    assert (half[2] - half[0]) / (whole[2] - whole[0]) == pytest.approx(0.5, abs=0.06)
+    assert abs(half[3] - whole[3]) <= 1.5 and abs(half[[0, 2]].mean() - whole[[0, 2]].mean()) <= 1
+
+
+def test_a_hidden_fraction_hides_any_stride():
+    """Nothing of a wide step shows beside the panel."""
+    scene = one_person(height=0.7, y=0.875, view="right")
+    scene = replace(scene, placements=(replace(scene.placements[0], phase=0.25, stride=1.0),))
+    for fraction in (0.2, 0.4):
+        rows = np.nonzero(render(scene.with_(occluder=fraction)).owner == 0)[0]
+        assert rows.max() <= 126 - fraction * 0.7 * 144 + 1
+
+
 def test_position_moves_only_that_person():
     scene = some_scene(2)
     changed = scene.with_(person=1, position=(0.2, 0.9))
@@ -381,11 +402,18 @@ def test_look_alikes_differ_in_so_many_groups():
     groups = (("hair", "hair_colour"), ("skin",), ("hat", "hat_colour"), ("upper", "inner"), ("lower",), ("shoes",),
               ("bag", "bag_colour"), ("build", "stature"))  # fmt: skip
     rng = RNG(0)
-    for changed in range(9):
+    for changed in list(range(9)) * 3:
         person = sample_person(rng)
         twin = look_alike(person, rng, changed)
         differing = [any(getattr(person, n) != getattr(twin, n) for n in group) for group in groups]
         assert sum(differing) == changed
+        for name in ("upper", "lower"):  # what differs can be told apart, not only by the dye
+            one, two = getattr(person, name), getattr(twin, name)
+            contrast = max(abs(a - b) for a, b in zip(one.colour, two.colour, strict=True))
+            assert one == two or (one.kind, one.pattern) != (two.kind, two.pattern) or contrast >= 35
+        shoes = max(abs(a - b) for a, b in zip(person.shoes, twin.shoes, strict=True))
+        assert shoes == 0 or shoes >= 35
+        assert person.build == twin.build or abs(person.build - twin.build) >= 0.12
         if changed:
             assert any(
                 draw_person(person, 60.0, v).tobytes() != draw_person(twin, 60.0, v).tobytes() for v in VIEWS

@@ -99,8 +99,7 @@ class Wardrobe:
         canvas.limb((0, 0.80), (0, 0.86), 0.06, 0.055, shaded(person.skin, 0.85))
         if person.hair == "curly":
             canvas.ellipse((0, _HEAD + 0.015), _HEAD_X + 0.03, _HEAD_Y + 0.02, hair)
-        canvas.ellipse((0, _HEAD), _HEAD_X, _HEAD_Y, person.skin)
-        canvas.ellipse((0, _HEAD + 0.008), _HEAD_X + 0.006, _HEAD_Y - 0.004, hair)
+        canvas.ellipse((0, _HEAD + 0.004), _HEAD_X + 0.004, _HEAD_Y, hair)
         if person.hair == "bob":
             canvas.box(-0.08, 0.835, 0.08, _HEAD + 0.02, hair)
         elif person.hair == "long":

@@ -14,6 +14,7 @@ import numpy as np
 from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
 from pslib.data.boxes import BoxChecker
 from pslib.data.matfile import read_mat
+from pslib.data.protocol_file import ProtocolRow, read_protocol
 from pslib.errors import UserError
 
 __all__ = ["read_cuhk_sysu"]
@@ -76,7 +77,7 @@ def _training_places(annotation: Path) -> dict[str, dict[tuple[int, ...], int]]:
     for person in read_mat(annotation / "test/train_test/Train.mat", "Train").ravel():
         person = person.ravel()[0]
         for scene in person["scene"].ravel():
-            _add_place(places, scene, _person_number(_text(person["idname"])))
+            _add_place(places, _text(scene["imname"]), scene["idlocate"], _person_number(_text(person["idname"])))
     return places
 
 
@@ -84,19 +85,17 @@ def _test_places(annotation: Path) -> dict[str, dict[tuple[int, ...], int]]:
     """Image name -> box -> person, from the queries and positives of the smallest ``TestG`` file."""
     places: dict[str, dict[tuple[int, ...], int]] = {}
     name, path = next(iter(_protocol_files(annotation).values()))[::-1]
-    for row in read_mat(path, name).ravel():
-        query = row["Query"].ravel()[0]
-        person = _person_number(_text(query["idname"]))
-        _add_place(places, query, person)
-        for scene in row["Gallery"].ravel():
-            if scene["idlocate"].size:
-                _add_place(places, scene, person)
+    for row in read_protocol(path, name):
+        person = _person_number(row.person)
+        _add_place(places, row.image, row.box, person)
+        for image, box in zip(row.gallery, row.boxes, strict=True):
+            if box is not None:
+                _add_place(places, image, box, person)
     return places
 
 
-def _add_place(places: dict, scene: np.void, person: int) -> None:
-    box = _corners([scene["idlocate"]])[0]
-    places.setdefault(_text(scene["imname"]), {})[tuple(box.tolist())] = person
+def _add_place(places: dict, image: str, box: np.ndarray, person: int) -> None:
+    places.setdefault(image, {})[tuple(_corners([box])[0].tolist())] = person
 
 
 def _person_number(name: str) -> int:
@@ -138,33 +137,27 @@ class _Protocols(Mapping[str, Protocol]):
     def __getitem__(self, name: str) -> Protocol:
         if name not in self.read:
             path, key = self.files[name]
-            rows = read_mat(path, key).ravel()
-            pairs = [self._pair(row, f"query {index} of {path}") for index, row in enumerate(rows)]
+            pairs = [self._pair(row, f"query {index} of {path}") for index, row in enumerate(read_protocol(path, key))]
             self.read[name] = Protocol(name, [query for query, _ in pairs], [gallery for _, gallery in pairs])
         return self.read[name]
 
-    def _frame(self, name: str, where: str) -> int:
-        if name not in self.numbers:
-            raise UserError(f"{where} names {name}, which pool.mat does not: restore both from one copy of the set.")
-        return self.numbers[name]
+    def _box(self, box: np.ndarray, frame: int) -> np.ndarray:
+        return self.checker(_corners([box]), self.frames[frame].path, None)[0][0]
 
-    def _box(self, scene: np.void, frame: int) -> np.ndarray:
-        return self.checker(_corners([scene["idlocate"]]), self.frames[frame].path, None)[0]
-
-    def _pair(self, row: np.void, where: str) -> tuple[Query, Gallery]:
-        asked = row["Query"].ravel()[0]
-        person = _text(asked["idname"])
-        frame = self._frame(_text(asked["imname"]), where)
-        scenes = row["Gallery"].ravel()
-        if len(scenes) == 0:
-            raise UserError(f"{where} ({person}) has an empty gallery: restore the file, or leave that query out.")
-        listed = np.array([self._frame(_text(scene["imname"]), where) for scene in scenes], np.int32)
-        shown = [index for index, scene in enumerate(scenes) if scene["idlocate"].size]
+    def _pair(self, row: ProtocolRow, where: str) -> tuple[Query, Gallery]:
+        strange = next((name for name in (row.image, *row.gallery) if name not in self.numbers), None)
+        if strange is not None:
+            raise UserError(f"{where} names {strange}, which pool.mat does not: restore both from one copy of the set.")
+        if not row.gallery:
+            raise UserError(f"{where} ({row.person}) has an empty gallery: restore the file, or leave that query out.")
+        frame = self.numbers[row.image]
+        listed = np.array([self.numbers[name] for name in row.gallery], np.int32)
+        shown = [index for index, box in enumerate(row.boxes) if box is not None]
         if not shown:
             raise UserError(
-                f"{where}: person {person} appears in none of its {len(scenes)} gallery images: "
+                f"{where}: person {row.person} appears in none of its {len(listed)} gallery images: "
                 "restore the file, or leave that query out."
             )
-        boxes = np.concatenate([self._box(scenes[index], int(listed[index])) for index in shown])
-        query = Query(frame, self._box(asked, frame)[0], _person_number(person))
+        boxes = np.stack([self._box(row.boxes[index], int(listed[index])) for index in shown])
+        query = Query(frame, self._box(row.box, frame), _person_number(row.person))
         return query, Gallery(listed, listed[shown], boxes)

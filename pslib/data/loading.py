@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
 from pslib.data.cuhk_sysu import read_cuhk_sysu
@@ -64,11 +64,12 @@ def read_image(path: Path | str) -> Tensor:
         UserError: the file is missing, truncated, or no image.
     """
     try:
-        encoded = torch.from_numpy(np.fromfile(path, np.uint8))
-        return decode_image(encoded, ImageReadMode.RGB)
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
-    except (RuntimeError, ValueError, OSError):
+    except (OSError, SyntaxError, ValueError):  # Pillow's ways to say that a file is damaged
         raise UserError(
             f"{path} does not decode as an image (it is truncated or damaged): restore it from the data set."
         ) from None

@@ -18,7 +18,12 @@ import scipy.io
 
 from pslib.errors import UserError
 
-__all__ = ["char", "mat_bytes", "numeric", "read_mat", "struct_array", "write_mat"]
+__all__ = ["DAMAGED", "char", "mat_bytes", "numeric", "read_mat", "struct_array", "write_mat"]
+
+DAMAGED = (
+    "{path} cannot be read as a MATLAB file ({why}: it is truncated or damaged): "
+    "restore it from the data set, or draw the set again."
+)
 
 _CELL, _STRUCT, _CHAR = 1, 2, 4  # array classes
 _NUMERIC = {  # numpy type: (array class, data type)
@@ -105,10 +110,7 @@ def read_mat(path: Path, *keys: str) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # scipy raises many kinds on damaged files, TypeError and IndexError among them
-        raise UserError(
-            f"{path} cannot be read as a MATLAB file ({type(error).__name__}: it is truncated or damaged): "
-            "restore it from the data set, or draw the set again."
-        ) from None
+        raise UserError(DAMAGED.format(path=path, why=type(error).__name__)) from None
     for key in keys:
         if key in content:
             return content[key]

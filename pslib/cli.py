@@ -85,6 +85,7 @@ def _add_data(commands) -> None:
     make.add_argument("--out", type=Path, default=None, help="folder to write to (default: data/synthetic)")
     make.add_argument("--workers", type=int, default=None, help="processes that draw (default: one per core)")
     make.add_argument("--only", nargs="+", default=None, metavar="SET", help="only these sets, e.g. prw prw-val")
+    make.add_argument("--odd-corners", action="store_true", help="plant the real sets' known oddities")
     make.set_defaults(run=_data_make)
 
     describe = parts.add_parser("describe", help="count a set, real or synthetic, beside the published counts")
@@ -101,7 +102,7 @@ def _add_data(commands) -> None:
 
 def _add_training(commands) -> None:
     train = commands.add_parser("train", help="train one recipe, evaluate it, write its record")
-    train.add_argument("recipe", help="a recipe's name: alignps, baseline, warm-start ...")
+    train.add_argument("recipe", help="a recipe's name: alignps, baseline ...")
     train.add_argument("--profile", default="tiny", choices=PROFILES)
     train.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
     train.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
@@ -149,12 +150,9 @@ def _doctor(options) -> int:
 
 
 def _data_make(options) -> None:
-    from pslib import paths
-    from pslib.data.synthetic import make
+    from pslib.data.commands import make
 
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers {options.workers} draws nothing: give 1 or more.")
-    make(options.profile, options.out or paths.synthetic_dir(), workers=options.workers, only=options.only)
+    make(options)
 
 
 def _data_describe(options) -> None:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -160,9 +161,9 @@ def _write(path: Path, text: str) -> None:
 
 def _print_results() -> None:
     """The results table, read from the records."""
-    from pslib.experiments.records import print_records
+    from pslib.experiments.commands import records
 
-    print_records()
+    records(Namespace(json=False))
 
 
 def _shown(path: Path) -> str:

@@ -56,7 +56,7 @@ def hand_made_cuhk(root: Path, gallery=(1, 2)):
     return root
 
 
-def hand_made_prw(root: Path, odd_corners=True, queries=(DrawnQuery(0, 0),)):
+def hand_made_prw(root: Path, odd_corners=True):
     """Three cameras; person 9 under cameras 1 and 2, twice in one frame; negative coordinates; all three keys."""
     train = [
         frame("c1s1_000151.jpg", [[10.5, 5, 20.25, 50], [60, 5, 20, 50]], [482, -1], 1),
@@ -69,21 +69,28 @@ def hand_made_prw(root: Path, odd_corners=True, queries=(DrawnQuery(0, 0),)):
         frame("c3s2_000001.jpg", [], [], 3),
     ]
     blank_images(root / "frames", train + test)
-    write_prw(root, train, test, list(queries), odd_corners)
+    write_prw(root, train, test, [DrawnQuery(0, 0)], odd_corners)
     return root
+
+
+_made: dict[str, Path] = {}  # both modules that import the fixtures share what they drew
+
+
+def _once(name: str, factory, **options) -> Path:
+    if name not in _made:
+        out = factory.mktemp(name)
+        make(MINI, out, workers=2, **options)
+        _made[name] = out / "mini"
+    return _made[name]
 
 
 @pytest.fixture(scope="session")
 def mini_sets(tmp_path_factory) -> Path:
     """The four drawn sets of the MINI profile; read only."""
-    out = tmp_path_factory.mktemp("drawn")
-    make(MINI, out, workers=2)
-    return out / "mini"
+    return _once("drawn", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def odd_sets(tmp_path_factory) -> Path:
-    """The test sets of MINI with the odd corners planted; read only."""
-    out = tmp_path_factory.mktemp("odd")
-    make(MINI, out, workers=2, only=["cuhk-sysu", "prw"], odd_corners=True)
-    return out / "mini"
+    """The sets of MINI with train and test, odd corners planted; read only."""
+    return _once("odd", tmp_path_factory, only=["cuhk-sysu", "prw"], odd_corners=True)

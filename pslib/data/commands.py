@@ -5,7 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from pslib import paths
-from pslib.data.loading import KINDS, describe as describe_splits, load
+from pslib.data.loading import KINDS, load
+from pslib.data.loading import describe as describe_splits
 from pslib.data.synthetic import make as make_sets
 from pslib.errors import UserError, require_choice
 
@@ -25,7 +26,8 @@ def make(options: Namespace) -> None:
         images = train.get("images", train.get("scenes")), test.get("images", test.get("scenes"))
         print(
             f"{name}: train {images[0]:,} images, {train['boxes']:,} boxes, {train['people']:,} people; "
-            f"test {images[1]:,} images, {test['boxes']:,} boxes, {test['people']:,} people, {test['queries']:,} queries"
+            f"test {images[1]:,} images, {test['boxes']:,} boxes, {test['people']:,} people, "
+            f"{test['queries']:,} queries"
         )
     print(f"{Path(out) / options.profile}: ready after {time.perf_counter() - start:.1f} s")
 

@@ -17,7 +17,15 @@ from PIL import Image
 from pslib.data.layouts import DrawnFrame, write_bytes
 from pslib.data.plans import CAMERAS, Job, generator
 from pslib.data.scenes import (
-    Background, Knobs, Lighting, Person, Scene, render, sample_background, sample_lighting, sample_scene,
+    Background,
+    Knobs,
+    Lighting,
+    Person,
+    Scene,
+    render,
+    sample_background,
+    sample_lighting,
+    sample_scene,
 )  # fmt: skip
 from pslib.errors import UserError
 

@@ -79,7 +79,9 @@ def _struct_start(fields: Sequence[str], shape: Sequence[int], name: str = "") -
     return _header(_STRUCT, shape, name) + struct.pack("<HHi", 5, 4, 32) + _element(1, names)
 
 
-def write_mat(path: Path, name: str, fields: Sequence[str] | None, shape: Sequence[int], parts: Iterable[bytes]) -> None:
+def write_mat(
+    path: Path, name: str, fields: Sequence[str] | None, shape: Sequence[int], parts: Iterable[bytes]
+) -> None:
     """Write one variable whose content comes in ``parts``: a cell array, or with ``fields`` a struct array.
 
     ``parts`` is gone through twice (the length stands before the content) and compressed as it comes, so a

@@ -28,11 +28,10 @@ def _first_with_people(frames: Sequence[DrawnFrame]) -> int:
 
 
 def add_cuhk_oddities(frames: Sequence[DrawnFrame]) -> list[DrawnFrame]:
-    """One person twice in one image; repeated images and self-galleries are the protocols' part."""
-    changed = list(frames)
-    where = _first_with_people(frames)
-    changed[where] = _twice(frames[where], 1)
-    return changed
+    """Every fifth image with people shows one of them twice; repeated images are the protocols' part."""
+    with_people = [index for index, frame in enumerate(frames) if (frame.person_ids != UNLABELLED).any()]
+    chosen = set(with_people[::5])
+    return [_twice(frame, 1) if index in chosen else frame for index, frame in enumerate(frames)]
 
 
 def add_prw_oddities(frames: Sequence[DrawnFrame]) -> list[DrawnFrame]:

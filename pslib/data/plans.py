@@ -88,8 +88,9 @@ def _group_sizes(total: int, groups: int, rng: np.random.Generator) -> np.ndarra
 
 
 def plan_scenes(
-    people: np.ndarray, sightings: int, names: Sequence[str], frame_sizes: Sequence[tuple[int, int]], seed: int, word: str
-) -> list[Job]:
+    people: np.ndarray, sightings: int, names: Sequence[str], frame_sizes: Sequence[tuple[int, int]], seed: int,
+    word: str,
+) -> list[Job]:  # fmt: skip
     """Separate scenes, each in a place of its own (CUHK-SYSU)."""
     rng = generator(seed, word, "scenes")
     groups = deal(people, sightings, _group_sizes(len(people) * sightings, len(names), rng), rng)

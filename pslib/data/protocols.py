@@ -65,7 +65,8 @@ def cuhk_protocols(
     """``TestG<n>`` for every size the pool allows, and the subsets of occluded and of low-resolution queries.
 
     All ``TestG`` files list the same queries in the same order, and a larger gallery contains the smaller one.
-    ``odd_corners`` puts query 0's own image into its gallery, and repeats a gallery image of query 1.
+    ``odd_corners`` puts query 0's own image into its gallery, repeats a gallery image of query 1 (the same box
+    twice), and lists an image that shows its person twice once for each box.
     """
     sightings = _sightings(frames)
     queries = [
@@ -79,6 +80,10 @@ def cuhk_protocols(
     if odd_corners:
         full[0] = np.concatenate([[queries[0].frame], full[0]])
         full[1] = np.concatenate([full[1][:1], full[1]])
+        for number, query in enumerate(queries[2:], start=2):
+            person = frames[query.frame].person_ids[query.row]
+            twice = [index for index in full[number] if (frames[index].person_ids == person).sum() > 1]
+            full[number] = np.concatenate([np.array(twice, int), full[number]])
     protocols = []
     for size in sizes:
         cut = [gallery[:size] for gallery in full]

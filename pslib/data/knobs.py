@@ -62,11 +62,11 @@ class Knobs:
     saturation: float = 0.85
     unlabelled: float = 0.35
     clutter: float = 0.35
-    brightness: float = 0.07
+    brightness: float = 0.12
     contrast: float = 0.05
-    cast: float = 0.025
+    cast: float = 0.05
     side_shadow: float = 0.18
-    shade: float = 0.12
+    shade: float = 0.2
     blur: float = 0.012
     motion: float = 0.03
     noise: float = 3.0

@@ -63,7 +63,7 @@ PROFILES = {
         validation=SplitSize(people=60, scenes=220),
         test=SplitSize(people=150, scenes=600),
         gallery_sizes=(50, 100, 200, 500),
-        # More light and cast than the defaults: `pslib data difficulty` in the middle of its bands, not at their edge.
+        # Light and cast by `pslib data difficulty`: in the middle of its bands, not at their edge.
         knobs=Knobs(cast=0.05, brightness=0.1),
         prw_knobs=Knobs(cast=0.1, brightness=0.12, contrast=0.08, shade=0.3, side_shadow=0.4),
     ),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from pslib.errors import require_choice
+from pslib.errors import UserError, require_choice
 from pslib.losses.detection import fcos_losses
 from pslib.losses.oim import OIMMemory, oim_loss
 from pslib.losses.triplet import triplet_loss
@@ -66,6 +66,11 @@ class AlignPSConfig:
     detections_per_image: int = 100
 
     def __post_init__(self) -> None:
+        order = [LEVELS.index(require_choice("pyramid level", level, LEVELS)) for level in self.levels]
+        if not order or order != sorted(set(order)):
+            raise UserError(f"levels={self.levels} names no levels from fine to coarse: give e.g. levels=('P3', 'P4').")
+        if len(self.size_cuts) != len(LEVELS) - 1 or list(self.size_cuts) != sorted(self.size_cuts):
+            raise UserError(f"size_cuts={self.size_cuts} are not two rising sizes in px: give e.g. (24.0, 40.0).")
         require_choice("structure", self.structure, STRUCTURES)
         require_choice("triplet term", self.triplet, ("none", "plain", "table"))
         require_choice("embedding norm", self.embedding_norm, ("none", "batch"))
@@ -168,7 +173,9 @@ class AlignPS(nn.Module):
         return maps - total / valid.sum(dim=(2, 3), keepdim=True).clamp(min=1)
 
     def _flatten(self, heads: Sequence, embeddings: Sequence[Tensor], strides: Sequence[int]) -> DenseOutput:
-        cuts = (0.0, *self.config.size_cuts[: len(strides) - 1], float("inf"))
+        # A level takes over from the finer one before it at the cut below it: P4 alone with P5 part at P4|P5.
+        below = [self.config.size_cuts[LEVELS.index(level) - 1] for level in self.config.levels[1:]]
+        cuts = (0.0, *below, float("inf"))
         device = embeddings[0].device
         sizes = [tuple(x.shape[-2:]) for x in embeddings]
         counts = torch.tensor([h * w for h, w in sizes], device=device)
@@ -253,20 +260,21 @@ class AlignPS(nn.Module):
         dense = self.dense(batch)
         embedded = []
         for image, people in enumerate(boxes):
-            cells = [self._best_cell(dense, image, box) for box in people]
+            cells = [self.best_cell(dense, image, box) for box in people]
             index = torch.tensor(cells, dtype=torch.long, device=dense.points.device)
             embedded.append(self.normalize(dense.embeddings[image, index]))
         return self.detect(dense, batch.sizes), embedded
 
-    def _best_cell(self, dense: DenseOutput, image: int, box: Tensor) -> int:
+    def best_cell(self, dense: DenseOutput, image: int, box: Tensor) -> int:
+        """The cell of ``image`` that a given ``box`` (4,) is embedded from: index into the A cells of all levels."""
         matched, _ = assign_targets(
             dense.points, dense.strides, dense.ranges, box[None], self.config.center_radius
         )
         candidates = (matched >= 0).nonzero().squeeze(1)
         if len(candidates):
             return int(candidates[dense.scores[image, candidates].argmax()])
-        reach = (box[2:] - box[:2]).max() / 2
-        own_level = (dense.ranges[:, 0] <= reach) & (reach < dense.ranges[:, 1])
+        reach = (box[2:] - box[:2]).max().clamp(min=1e-6) / 2  # lower < reach <= upper, as in the assignment
+        own_level = (dense.ranges[:, 0] < reach) & (reach <= dense.ranges[:, 1])
         distance = (dense.points - (box[:2] + box[2:]) / 2).square().sum(dim=1)
         return int(distance.masked_fill(~own_level, float("inf")).argmin())
 

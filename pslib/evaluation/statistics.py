@@ -101,7 +101,8 @@ def verdict(per_seed: np.ndarray, interval: Interval, margin: float = 0.0, kind:
         return Verdict("undecided", f"the interval {ends} straddles the margin {margin:.3g}: "
                                     + _more(interval.half_width, gap))
     if interval.low > 0 and (per_seed > 0).all():
-        return Verdict("reproduced", f"the interval {ends} lies above 0 and all {len(per_seed)} seeds agree")
+        agree = f"all {len(per_seed)} seeds agree" if len(per_seed) > 1 else "the one seed agrees"
+        return Verdict("reproduced", f"the interval {ends} lies above 0 and {agree}")
     if interval.high < 0:
         return Verdict("not reproduced", f"the interval {ends} lies below 0")
     if within:

@@ -259,3 +259,19 @@ def test_unknown_numbers_and_empty_series(checkout):
     write(checkout / "notebooks", "00_x.ipynb")
     with pytest.raises(UserError, match="no notebook 42: choose from 00"):
         notebooks.chosen(["42"])
+
+
+# ---- the four frameworks ----
+
+def test_shapes_are_those_of_the_model_and_stand_in_the_drawing():
+    from pslib.models.alignps import AlignPS, AlignPSConfig
+    from pslib.viz.frameworks import draw_frameworks, model_shapes
+
+    model = AlignPS(AlignPSConfig(), num_identities=3).train()
+    shapes = model_shapes(model, 48, 64)
+    assert model.training  # left as it was
+    assert (shapes["C3"], shapes["C5"], shapes["P3"]) == ((1, 32, 12, 16), (1, 128, 3, 4), (1, 48, 12, 16))
+    assert shapes["embeddings"] == (1, 12 * 16, 48)
+    texts = {text.get_text() for ax in draw_frameworks(shapes).axes for text in ax.texts}
+    assert {"C3 32×12×16", "P3 48×12×16", "embeddings 192×48"} <= texts
+    assert not any("×" in text.get_text() for ax in draw_frameworks().axes for text in ax.texts)

@@ -2,12 +2,24 @@
 
 import copy
 import json
+import re
 
 import pytest
 
+from pslib import paths
 from pslib.cli import main
 from pslib.errors import UserError
-from pslib.notebook_lint import RULES, SERIES_RULES, WIDGET_STATE, WIDGET_VIEW, lint, lint_all, lint_text, series
+from pslib.notebook_lint import (
+    RULES,
+    SERIES_RULES,
+    WIDGET_STATE,
+    WIDGET_VIEW,
+    lint,
+    lint_all,
+    lint_text,
+    series,
+    source_of,
+)
 
 HTML = '<figure><img class="pslib" alt="a line that rises" src="data:image/png;base64,AA/tmp/x=="></figure>'
 
@@ -159,3 +171,25 @@ def test_lint_command(tmp_path, capsys):
         lint_all([tmp_path / "missing"])
     (tmp_path / "good.ipynb").write_text(json.dumps(good()))
     assert main(["notebooks", "lint", str(tmp_path / "good.ipynb")]) == 0
+
+
+def relative_links(path):
+    """Targets of the relative links in a Markdown file or in a notebook's Markdown cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "\n".join(source_of(cell) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+    found = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+    return [target for target in found if "://" not in target]
+
+
+@pytest.mark.parametrize("path", [*sorted(paths.notebooks_dir().rglob("*.md")), *series(), paths.root() / "README.md"],
+                         ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    missing = [target for target in relative_links(path) if not (path.parent / target).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", series(), ids=lambda path: path.name)
+def test_every_notebook_is_listed_and_has_a_page_for_teachers(path):
+    assert f"({path.name})" in (paths.notebooks_dir() / "README.md").read_text()
+    assert (paths.notebooks_dir() / "teacher" / f"{path.name[:2]}.md").is_file()

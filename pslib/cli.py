@@ -4,6 +4,8 @@ A mistake the user can mend ends in one sentence on standard error and exit code
 """
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,12 @@ __all__ = ["build_parser", "entry", "main"]
 
 PROFILES = ("tiny", "small", "paper")
 KINDS = ("cuhk-sysu", "prw")
+MENDABLE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,13 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pslib: interrupted; what is finished is kept, run the same command again to go on.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # The reader of a pipe (`pslib records | head`) has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
-        # A full disk or a folder without permission is the user's to mend, wherever it shows.
-        if error.errno is None:
+        # A full disk or a folder without permission is the user's to mend, wherever it shows; the rest are defects.
+        if error.errno not in MENDABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"pslib: {where}{error.strerror}: free some space or choose another folder, then run the command again.",
-              file=sys.stderr)
+        print(f"pslib: {where}{error.strerror}: {MENDABLE[error.errno]}, then run the command again.", file=sys.stderr)
         return 2
 
 

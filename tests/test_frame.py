@@ -1,6 +1,7 @@
 """The frame: one list of dependencies, one direction of imports, no machine's traces, errors of one sentence."""
 
 import ast
+import errno
 import os
 import re
 import subprocess
@@ -162,7 +163,8 @@ def run_that(raises):
 
 @pytest.mark.parametrize(("error", "code", "text"), [
     (KeyboardInterrupt(), 130, "interrupted"),
-    (OSError(28, "No space left on device", "data.jpg"), 2, "data.jpg: No space left on device: free some space"),
+    (OSError(errno.ENOSPC, "No space left on device", "x.jpg"), 2, "x.jpg: No space left on device: free some space"),
+    (PermissionError(errno.EACCES, "Permission denied"), 2, "Permission denied: choose a folder you may write to"),
     (UserError("unknown set 'x': choose prw."), 2, "pslib: unknown set 'x': choose prw."),
 ])
 def test_exit_codes(error, code, text, capsys, monkeypatch):
@@ -171,10 +173,17 @@ def test_exit_codes(error, code, text, capsys, monkeypatch):
     assert text in capsys.readouterr().err
 
 
-def test_defects_are_not_hidden(monkeypatch):
-    monkeypatch.setattr("pslib.cli._doctor", run_that(ZeroDivisionError()))
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("defect", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file", "x")])
+def test_defects_are_not_hidden(monkeypatch, defect):
+    monkeypatch.setattr("pslib.cli._doctor", run_that(defect))
+    with pytest.raises(type(defect)):
         main(["doctor"])
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m pslib doctor | head -n 1"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in ended.stderr and ended.stdout.startswith("[ok]   python")
 
 
 def test_help_of_every_command(capsys):

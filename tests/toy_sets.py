@@ -89,8 +89,9 @@ def write_toy_set(root: Path, seed: int = 0) -> Path:
     test = _split(root, rng, 13, 8, [31, 32, 35, 37])
     queries, galleries = [], []
     for index, frame in enumerate(test):
-        shown = [i for i, other in enumerate(test) if i != index and np.isin(frame.person_ids[:1], other.person_ids).any()]
-        if len(frame.person_ids) and shown:
+        asked = frame.person_ids[:1]
+        shown = [i for i, other in enumerate(test) if i != index and np.isin(asked, other.person_ids).any()]
+        if shown:
             queries.append(DrawnQuery(index, 0))
             galleries.append(np.array([*shown, *(i for i in range(8) if i != index and i not in shown)]))
     protocols = [

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from pslib.data.annotations import UNLABELLED, PersonSearchSet
-from pslib.data.loading import read_image
+from pslib.data.annotations import PersonSearchSet
+from pslib.data.loading import read_image, training_labels, training_target
 from pslib.data.resizing import resize_and_flip
 from pslib.errors import UserError
 from pslib.training.recipes import Recipe
@@ -29,11 +29,8 @@ class TrainingBatches(Dataset):
         if not data.frames:
             raise UserError(f"the training split in {data.root} has no frames: make or fetch the set again.")
         self.recipe, self.frames, self.seed = recipe, data.frames, seed
-        labels = data.labels()
-        self.labels = [
-            torch.tensor([labels.get(int(person), UNLABELLED) for person in frame.person_ids], dtype=torch.long)
-            for frame in data.frames
-        ]
+        labels = training_labels(data)
+        self.targets = [training_target(frame, labels) for frame in data.frames]
         self.cache: dict[int, Tensor] = {}
         self.cached_bytes = 0
 
@@ -57,11 +54,11 @@ class TrainingBatches(Dataset):
         return torch.randperm(len(self.frames), generator=generator).tolist()
 
     def _example(self, index: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        frame = self.frames[index]
+        target = self.targets[index]
         image, boxes = resize_and_flip(
-            self._image(index), torch.from_numpy(frame.boxes), generator, self.recipe.image_sizes, self.recipe.flip
+            self._image(index), target["boxes"], generator, self.recipe.image_sizes, self.recipe.flip
         )
-        return image, {"boxes": boxes, "labels": self.labels[index]}
+        return image, target | {"boxes": boxes}
 
     def _image(self, index: int) -> Tensor:
         if index not in self.cache:

@@ -62,8 +62,12 @@ def save_weights(path: Path, model: AlignPS, note: Mapping[str, str] | None = No
     header = {"config": json.dumps(asdict(model.config)), **(note or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=header)
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, metadata=header)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write the weights {path} ({error}): free some space and start again.") from None
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -83,17 +87,25 @@ def load_model(path: Path) -> AlignPS:
     """The model stored at ``path``, ready for inference."""
     tensors, header = load_weights(path)
     known = {item.name for item in fields(AlignPSConfig)}
-    content = json.loads(header.get("config", "{}"))
-    if not content or set(content) - known or "memory.table" not in tensors:
+    try:
+        content = json.loads(header.get("config", ""))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or set(content) - known or "memory.table" not in tensors:
         raise UserError(f"{path} holds no person-search model of this version: train one with pslib train.")
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    # The file has the whole backbone: weights to begin a training with would be fetched for nothing.
+    settings["backbone_weights"] = None
     model = AlignPS(AlignPSConfig(**settings), num_identities=len(tensors["memory.table"]))
     _load(model, tensors, path)
     return model.eval()
 
 
 def _load(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError:  # tensors of other shapes
+        raise UserError(f"the weights {path} do not fit their own configuration: train them again.") from None
     wrong = [name for name in missing if not name.startswith("memory.queue") and name != "memory.pointer"] + unexpected
     if wrong:
         raise UserError(f"the weights {path} do not fit the model (first difference: {wrong[0]}): train them again.")

@@ -10,6 +10,8 @@ import json
 import os
 import platform
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,7 +45,10 @@ class Record:
     @property
     def stale(self) -> bool:
         """True if today's code would give this recipe another hash."""
-        return recipe_hash(self.recipe, self.info["data"]["fingerprint"]) != self.info["hash"]
+        try:
+            return recipe_hash(self.recipe, self.info["data"]["fingerprint"]) != self.info["hash"]
+        except (TypeError, UserError):  # a field or a choice that recipes no longer have
+            return True
 
     def ap(self, protocol: str, boxes: str = "detected") -> np.ndarray:
         """Average precision of each query, (Q,), 0..1; ``boxes`` is "detected" or "ground-truth"."""
@@ -95,7 +100,9 @@ def write_record(stem: Path, info: Mapping[str, Any], arrays: Mapping[str, np.nd
             os.replace(partial, stem.with_name(stem.name + suffix))
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise UserError(f"cannot write the record {stem}{suffix} ({error.strerror}): free some space.") from None
+            raise UserError(
+                f"cannot write the record {stem}{suffix} ({error.strerror}): free some space and start again."
+            ) from None
     return stem.with_name(stem.name + ".json")
 
 
@@ -105,12 +112,11 @@ def read_record(path: Path) -> Record:
         info = json.loads(path.read_text())
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError) as error:
+        found = info["record_version"]
+    except (OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"the record {path} cannot be read ({type(error).__name__}): delete it and rerun.") from None
-    if info.get("record_version") != RECORD_VERSION:
-        raise UserError(
-            f"the record {path} has version {info.get('record_version')}, not {RECORD_VERSION}: delete it and rerun."
-        )
+    if found != RECORD_VERSION:
+        raise UserError(f"the record {path} has version {found}, not {RECORD_VERSION}: delete it and rerun.")
     return Record(path, info, arrays)
 
 

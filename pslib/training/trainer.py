@@ -107,7 +107,7 @@ def train(
         total = sum(getattr(recipe.weights, name) * value for name, value in losses.items())
         curves.add(losses)
         if not math.isfinite(float(total.detach())):
-            values = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
+            values = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
             raise DivergedError(
                 f"training diverged at step {step + 1} of run {run or recipe.name} ({values}): lower "
                 "schedule.learning_rate or raise schedule.warmup_steps.",

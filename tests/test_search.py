@@ -20,7 +20,7 @@ from pslib.evaluation.detections import Detections, normalise
 from pslib.evaluation.embed import best_iou_queries, ground_truth_queries
 from pslib.evaluation.explain import explain
 from pslib.evaluation.galleries import resolve
-from pslib.evaluation.ragged import ranges, segment_argmax
+from pslib.evaluation.ragged import paired_iou, ranges, segment_argmax
 from pslib.evaluation.reference import box_iou, reference_search
 from pslib.evaluation.search import search
 
@@ -140,6 +140,16 @@ def test_small_boxes_need_less_overlap():
     assert search(protocol, detections, np.ones((1, 1)), num_frames=2).found[0] == 0
 
 
+def test_thresholds_include_their_own_value():
+    box = np.array([0, 0, 40, 80], np.float32)
+    protocol = Protocol("edge", [Query(0, box, 1)], [Gallery(np.array([1]), np.array([1]), box[None])])
+    half = Detections([1], [[0, 0, 40, 40]], [0.5], [[1.0]])  # IoU exactly 0.5, score exactly 0.5
+    assert search(protocol, half, np.ones((1, 1)), num_frames=2, score_threshold=0.5).found[0] == 1
+    own = Detections([0], [[0, 0, 40, 40]], [0.5], [[1.0]])
+    assert not best_iou_queries(protocol, own, iou=0.5, score_threshold=0.5)[1].any()
+    assert paired_iou(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [0]
+
+
 def test_switch_duplicates():
     protocol, detections, queries, num_frames = hand_case([[0.9, 0.8], [0.7]], [1, 2], [1, 2])
     gallery = protocol.galleries[0]
@@ -150,6 +160,8 @@ def test_switch_duplicates():
     assert ap["drop"].ap[0] == pytest.approx((1 + 2 / 3) / 2)
     assert ap["official"].ap[0] == pytest.approx((1 + 2 / 3) / 3) and ap["official"].positives[0] == 3
     assert ap["twice"].ap[0] == pytest.approx((1 + 1 + 3 / 5) / 3)  # .9 .9 right, .8 .8 wrong, .7 right
+    told = explain(protocol, 0, detections, queries[0], num_frames=num_frames, duplicates="twice")
+    assert [one.rank for one in told.appearances] == [1, 2, 5] and told.right.sum() == 3
 
 
 def test_switch_query_in_gallery():

@@ -61,7 +61,7 @@ def unchecked(recipe, name, value):
     return content
 
 
-@pytest.mark.parametrize(("name", "value"), list(every_change()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "value"), [pytest.param(*change, id=change[0]) for change in every_change()])
 def test_the_hash_covers_every_field_that_moves_results(name, value, monkeypatch):
     recipe = RECIPES["alignps"]
     content = unchecked(recipe, name, value)

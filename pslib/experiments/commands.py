@@ -3,17 +3,20 @@
 import ast
 import json
 from argparse import Namespace
+from dataclasses import is_dataclass
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 
 from pslib import paths
-from pslib.data.annotations import PersonSearchSet
 from pslib.errors import UserError
 from pslib.experiments.records import read_record, read_records
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
 from pslib.experiments.tables import results_table
-from pslib.training.checkpoints import load_model
+from pslib.training.checkpoints import load_model, load_weights
 from pslib.training.recipes import Recipe, make_recipe
 from pslib.training.warm_up import QUESTIONS, make_warm_start
 
@@ -33,9 +36,10 @@ def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
     training, test = load(kind, root, "train"), load(kind, root, "test")
     beside = root.with_name(root.name + "-val")
     if beside.is_dir():
-        validation: PersonSearchSet | None = load(kind, beside, "test")
+        validation = load(kind, beside, "test")
     else:
-        training, validation = carve_validation(training)
+        people = max(1, min(100, len(training.person_ids) // 5))
+        training, validation = carve_validation(training, people, np.random.default_rng(0))
     return RunData(training, validation, test, fingerprint(root))
 
 
@@ -45,20 +49,27 @@ def apply_overrides(recipe: Recipe, overrides: list[str]) -> Recipe:
     >>> apply_overrides(make_recipe("alignps", "prw"), ["model.levels=('P4',)", "flip=False"]).model.levels
     ('P4',)
     """
-    changes = {}
+    changes: dict[str, object] = {}
     for override in overrides:
         name, equals, text = override.partition("=")
-        target = recipe
-        for part in name.split("."):
-            if not equals or not hasattr(target, part):
-                raise UserError(f"--set {override} names no field of a recipe: write e.g. --set schedule.steps=100.")
-            target = getattr(target, part)
+        *parts, last = name.split(".")
+        target: Any = recipe
+        for part in parts:
+            target = getattr(target, part, None)
+        hint = get_type_hints(type(target)).get(last) if is_dataclass(target) else None
+        if not equals or hint is None:
+            raise UserError(f"--set {override} names no field of a recipe: write e.g. --set schedule.steps=100.")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
-        if target is not None and not isinstance(value, type(target)) and not isinstance(target, float | int):
-            raise UserError(f"--set {override}: {name} is a {type(target).__name__}, now {target!r}: write one alike.")
+        kinds = [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+        if type(value) is int and float in kinds:
+            value = float(value)
+        if type(value) not in kinds:
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            now = getattr(target, last)
+            raise UserError(f"--set {override}: {name} must be of type {wanted} (now {now!r}): write one alike.")
         changes[name.replace(".", "__")] = value
     return recipe.with_(**changes)
 
@@ -69,8 +80,11 @@ def _device() -> str:
 
 def train(options: Namespace) -> None:
     """Train and evaluate one run; a second call goes on where a killed one stopped, or finds it done."""
-    recipe = apply_overrides(make_recipe(options.recipe, options.kind), options.overrides)
-    data = open_run_data(options.kind, recipe.profile, options.data_root)
+    recipe = make_recipe(options.recipe, options.kind)
+    if options.profile:
+        recipe = recipe.with_(profile=options.profile)
+    recipe = apply_overrides(recipe, options.overrides)
+    data = open_run_data(recipe.kind, recipe.profile, options.data_root)
     out = options.out or paths.build_dir() / "runs"
     path = run(
         recipe,
@@ -93,7 +107,9 @@ def evaluate(options: Namespace) -> None:
     model = load_model(options.checkpoint).to(_device())
     data = open_run_data(options.kind, options.profile, options.data_root)
     chosen = data.test if options.split == "test" else data.validation
-    scalars, _ = evaluate_test(model, make_recipe("alignps", options.kind), chosen, _device())
+    size = json.loads(load_weights(options.checkpoint)[1].get("test_size", "null"))
+    recipe = make_recipe("alignps", options.kind).with_(test_size=tuple(size) if size else None)
+    scalars, _ = evaluate_test(model, recipe, chosen, _device())
     name = main_protocol(chosen)
     print(f"{options.kind}, {options.split}: detection recall {scalars['detection']['recall']:.1f}, "
           f"AP {scalars['detection']['ap']:.1f}")

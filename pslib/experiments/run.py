@@ -1,5 +1,6 @@
 """One run: train a recipe with a seed, evaluate it once on the test set, write the record."""
 
+import json
 import resource
 import shutil
 import sys
@@ -17,8 +18,8 @@ from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
 from pslib.evaluation.search import search
-from pslib.experiments.records import provenance, record_stem, write_record
-from pslib.training.checkpoints import save_weights
+from pslib.experiments.records import provenance, read_record, record_stem, write_record
+from pslib.training.checkpoints import save_weights, stored_run
 from pslib.training.recipes import Recipe, recipe_hash
 from pslib.training.trainer import Curves, DivergedError, train
 
@@ -139,8 +140,11 @@ def run(
     run_hash = recipe_hash(recipe, data.fingerprint)
     stem = record_stem(records, recipe, run_hash, seed)
     path = stem.with_name(stem.name + ".json")
-    if path.exists() and (weights is None or weights.exists()):
-        return path
+    if path.exists():
+        # Weights are named by recipe and seed only: those of another hash may lie there.
+        kept = weights is None or stored_run(weights) == stem.name
+        if kept or read_record(path).info["status"] == "diverged":
+            return path
     checkpoint = work / f"{run_hash}-s{seed}" / "checkpoint.pt"
     started = time.perf_counter()
     info: dict[str, Any] = {
@@ -163,11 +167,14 @@ def run(
         )
     except DivergedError as error:
         info |= {"status": "diverged", "reason": str(error), "protocols": []}
-        return write_record(stem, info, _curve_arrays(error.curves))
+        written = write_record(stem, info, _curve_arrays(error.curves))
+        shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        return written
     trained = time.perf_counter()
     results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
     if weights is not None:
-        save_weights(weights, model, {"run": stem.name, "kind": recipe.kind})
+        note = {"run": stem.name, "kind": recipe.kind, "test_size": json.dumps(recipe.test_size)}
+        save_weights(weights, model, note)
     info |= {
         "status": "finished",
         "protocols": list(data.test.protocols) if test else [],

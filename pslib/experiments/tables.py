@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pslib.errors import UserError, require_choice
 from pslib.evaluation.statistics import Interval, paired_bootstrap
 from pslib.experiments.records import Record
 
@@ -31,6 +32,7 @@ def per_query(records: Sequence[Record], what: str = "map", boxes: str = "detect
     ``what`` is "map" (average precision) or "top1" (100 where the first rank is right); ``boxes`` is "detected" or
     "ground-truth".
     """
+    require_choice("measure", what, ("map", "top1"))
     name = protocol or main_protocol_of(records[0])
     if what == "map":
         values = np.stack([record.ap(name, boxes) for record in records])
@@ -52,6 +54,9 @@ def difference(
 ) -> Interval:
     """Mean of ``records`` minus ``rivals``, seed by seed and query by query, with its 95 % interval."""
     common = sorted({r.info["seed"] for r in records} & {r.info["seed"] for r in rivals})
+    if not common:
+        names = " and ".join(group[0].info["recipe"]["name"] if group else "nothing" for group in (records, rivals))
+        raise UserError(f"the records of {names} share no seed to compare: run both with the same seeds.")
     ours, theirs = ([r for seed in common for r in group if r.info["seed"] == seed] for group in (records, rivals))
     (first, people), (second, _) = per_query(ours, what, boxes), per_query(theirs, what, boxes)
     return paired_bootstrap(first - second, people, np.random.default_rng(0))

@@ -19,7 +19,7 @@ from torch import nn
 from pslib.errors import UserError
 from pslib.models.alignps import AlignPS, AlignPSConfig
 
-__all__ = ["save_checkpoint", "load_checkpoint", "save_weights", "load_weights", "load_model"]
+__all__ = ["save_checkpoint", "load_checkpoint", "save_weights", "load_weights", "load_model", "stored_run"]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -81,6 +81,14 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"the weights {path} cannot be read ({error}): fetch or train them again.") from None
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, header
+
+
+def stored_run(path: Path) -> str:
+    """Name of the run that left the weights at ``path``; empty where there are none to read."""
+    try:
+        return load_weights(path)[1].get("run", "")
+    except UserError:
+        return ""
 
 
 def load_model(path: Path) -> AlignPS:

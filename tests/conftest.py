@@ -12,7 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # The beginnings of reasons for which a test may be skipped even in CI, each with why.
 EXPECTED_SKIPS = (
-    "needs a CUDA device",  # CI has none; `make test` on a machine with a GPU runs them
+    "needs a GPU",  # CI has none; `make test` on a machine with one runs them
 )
 
 

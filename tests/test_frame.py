@@ -291,7 +291,7 @@ def test_skips_fail_under_ci_unless_registered(monkeypatch):
 
     monkeypatch.setenv("CI", "true")
     assert unexpected_skip("Skipped: no browser")
-    assert not unexpected_skip("Skipped: needs a CUDA device")
+    assert not unexpected_skip("Skipped: needs a GPU")
     monkeypatch.setenv("CI", "")
     assert not unexpected_skip("Skipped: no browser")
 

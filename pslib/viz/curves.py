@@ -1,0 +1,155 @@
+"""Lines, intervals and matrices: the plots that compare models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pslib.viz.figures import PALETTE, new_figure, to_array
+
+__all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_figure", "scale_figure"]
+
+# Colour, line and mark of each model, the same in every picture of the series.
+MODEL_STYLES = {
+    "baseline": (PALETTE["vermillion"], "--", "s"),
+    "alignps": (PALETTE["blue"], "-", "o"),
+    "baseline, live": (PALETTE["black"], ":", "D"),
+}
+_NAMES = {"alignps": "AlignPS"}
+# Lines that belong to no model differ by colour and by dashes.
+_OTHER_STYLES = (
+    (PALETTE["blue"], "-"), (PALETTE["vermillion"], "--"), (PALETTE["green"], "-."), (PALETTE["black"], ":"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve; ``spread`` holds other values at the same x (seeds), drawn as a band from lowest to highest."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str
+    model: str = ""  # key of MODEL_STYLES
+    spread: Any = None  # (S, len(x))
+    dim: bool = False  # thin and dotted, for a level of comparison
+
+
+def draw_line(ax: Axes, line: Line, number: int = 0) -> None:
+    """Draw one :class:`Line` in its model's style, or in the style of its ``number`` if it belongs to no model."""
+    color, style, mark = MODEL_STYLES.get(line.model, (*_OTHER_STYLES[number % len(_OTHER_STYLES)], ""))
+    if line.dim:
+        style, mark = ":", ""
+    ax.plot(line.x, line.y, color=color, ls=style, marker=mark, ms=4, lw=1.2 if line.dim else 1.8, label=line.label)
+    if line.spread is not None and len(line.spread) > 1:
+        values = np.asarray(line.spread)
+        ax.fill_between(line.x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.18, lw=0)
+
+
+def lines_figure(
+    panels: Mapping[str, Sequence[Line]], xlabel: str, ylabel: str, height: float = 2.8, columns: int = 2
+) -> Figure:
+    """One panel a title, ``columns`` in a row, each with its lines and a legend.
+
+    >>> fig = lines_figure({"left": [Line([0, 1], [2, 3], "a")], "right": []}, "steps", "mAP")
+    >>> [ax.get_title() for ax in fig.axes]
+    ['left', 'right']
+    """
+    rows = -(-len(panels) // columns)
+    fig, axes = new_figure(8.5, height, rows, min(columns, len(panels)), squeeze=False)
+    for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
+        for number, line in enumerate(lines):
+            draw_line(ax, line, number)
+        ax.set_title(title, fontsize=9)
+        _plain(ax)
+        if any(line.label for line in lines):
+            ax.legend(fontsize=7.5, frameon=False)
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel, fontsize=8.5)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel, fontsize=8.5)
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    return fig
+
+
+def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str = "per cent") -> Figure:
+    """One panel a set; for each measure one dot with its interval for every model.
+
+    ``panels[title][measure][model]`` is an :class:`pslib.evaluation.statistics.Interval`.
+    """
+    rows = max(len(measures) for measures in panels.values())
+    fig, axes = new_figure(8.5, 0.62 * rows + 0.95, 1, len(panels), squeeze=False, sharey=True)
+    for ax, (title, measures) in zip(axes.flat, panels.items(), strict=True):
+        for row, models in enumerate(measures.values()):
+            for place, (model, value) in enumerate(models.items()):
+                color, style, mark = MODEL_STYLES[model]
+                y = row + 0.24 * (place - (len(models) - 1) / 2)
+                ax.plot([value.low, value.high], [y, y], color=color, ls=style, lw=2)
+                ax.plot(value.mean, y, mark, color=color, ms=6, label=_NAMES.get(model, model) if row == 0 else None)
+                ax.text(value.high + 1.5, y, f"{value.mean:.1f}", fontsize=8, va="center")
+        ax.set_yticks(range(len(measures)), list(measures), fontsize=8.5)
+        ax.set(xlim=(0, 109), title=title)
+        ax.title.set_size(9)
+        ax.set_xlabel(xlabel, fontsize=8.5)
+        _plain(ax)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0.02, 0.98))
+    return fig
+
+
+def matrix_figure(
+    matrices: Mapping[str, np.ndarray], names: Sequence[str], rows: str, columns: str, form: str = "{:.0f}"
+) -> Figure:
+    """Square matrices side by side on one colour scale, the number in every field."""
+    fig, axes = new_figure(3.3 * len(matrices) + 0.7, 3.1, 1, len(matrices), squeeze=False)
+    known = np.concatenate([matrix[~np.isnan(matrix)] for matrix in matrices.values()])
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
+        shown = ax.imshow(matrix, cmap="cividis", vmin=low, vmax=high)
+        for (row, column), value in np.ndenumerate(matrix):
+            text = "no pair" if np.isnan(value) else form.format(value)
+            dark = not np.isnan(value) and value < (low + high) / 2
+            ax.text(column, row, text, ha="center", va="center", fontsize=11, color="white" if dark else "black")
+        ax.set_xticks(range(len(names)), names, fontsize=8)
+        ax.set_yticks(range(len(names)), names, fontsize=8)
+        ax.set_xlabel(columns, fontsize=8.5)
+        ax.set_title(title, fontsize=9)
+    axes[0, 0].set_ylabel(rows, fontsize=8.5)
+    fig.colorbar(shown, ax=list(axes.flat), shrink=0.8)
+    return fig
+
+
+def scale_figure(
+    crops: Sequence[Any], heights: Sequence[float], panels: Mapping[str, Sequence[Line]], cuts: Sequence[float]
+) -> Figure:
+    """The same person redrawn (top) and curves over her height in pixels (below); ``cuts`` are dashed verticals.
+
+    ``crops`` are pictures of one person, one for each of some ``heights``.
+    """
+    fig, _ = new_figure(8.5, 4.6)
+    fig.clear()
+    top, bottom = fig.subfigures(2, 1, height_ratios=(1, 1.75))
+    for ax, crop, height in zip(top.subplots(1, len(crops), squeeze=False).flat, crops, heights, strict=True):
+        ax.imshow(to_array(crop), interpolation="bicubic")
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"{height:.0f} px", fontsize=8)
+    for ax, (title, lines) in zip(bottom.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
+        for line in lines:
+            draw_line(ax, line)
+        for cut in cuts:
+            ax.axvline(cut, color="#777777", ls=(0, (4, 3)), lw=0.9)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("height of the redrawn person, px", fontsize=8.5)
+        _plain(ax)
+        ax.legend(fontsize=7.5, frameon=False)
+    return fig
+
+
+def _plain(ax: Axes) -> None:
+    """No box around the plot, small tick labels, light horizontal lines."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    ax.grid(axis="y", color="#DDDDDD", lw=0.6)

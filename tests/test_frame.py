@@ -199,6 +199,25 @@ def test_notebooks_without_part_runs_the_series():
     assert (options.run.__name__, options.profile, options.only) == ("_notebooks_run", "tiny", [])
 
 
+@pytest.mark.parametrize(("arguments", "work"), [
+    (["data", "make", "--only", "prw"], "pslib.data.commands.make"),
+    (["data", "describe", "--kind", "prw"], "pslib.data.commands.describe"),
+    (["data", "difficulty"], "pslib.evaluation.model_free.difficulty"),
+    (["warm-start"], "pslib.experiments.commands.warm_start"),
+    (["train", "alignps", "--set", "schedule.steps=9"], "pslib.experiments.commands.train"),
+    (["evaluate", "weights.safetensors"], "pslib.experiments.commands.evaluate"),
+    (["records", "--json"], "pslib.experiments.commands.records"),
+    (["bench", "evaluator"], "pslib.bench.run"),
+    (["notebooks", "run"], "pslib.notebooks.run_series"),
+    (["notebooks", "publish", "03"], "pslib.notebooks.publish"),
+], ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_each_command_reaches_its_work(arguments, work, monkeypatch):
+    calls = []
+    monkeypatch.setattr(work, lambda *given, **named: calls.append((given, named)))
+    assert main(arguments) == 0
+    assert len(calls) == 1
+
+
 def test_require_choice():
     with pytest.raises(UserError, match="nearest: tiny"):
         require_choice("profile", "tinny", ["tiny", "small"])

@@ -1,5 +1,6 @@
 """One door to every data set: ``load`` it, ``describe`` it, read its images, make its training targets."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from pslib.data.prw import read_prw
 from pslib.data.published import PUBLISHED
 from pslib.errors import UserError, require_choice
 
-__all__ = ["KINDS", "collate", "count", "describe", "load", "read_image", "training_labels", "training_target"]
+__all__ = [
+    "KINDS", "collate", "count", "describe", "fingerprint", "load", "read_image", "training_labels", "training_target",
+]  # fmt: skip
 
 _READERS = {"cuhk-sysu": read_cuhk_sysu, "prw": read_prw}
 _SIGNS = {"cuhk-sysu": "annotation/Images.mat", "prw": "frame_test.mat"}  # a file that only this layout has
@@ -55,6 +58,28 @@ def _check_root(kind: str, root: Path) -> None:
             f"{root / _SIGNS[kind]} is missing, so {root} is no {kind} root: give the folder that holds it, "
             "or draw a set with 'pslib data make'."
         )
+
+
+def fingerprint(root: Path | str) -> str:
+    """What a set says about its images, as a digest: annotations and, of a drawn set, its knobs; never image bytes.
+
+    A drawn set has it in its manifest; of another one the names, boxes and person ids of all frames are digested.
+    """
+    root = Path(root)
+    try:
+        return str(json.loads((root / "manifest.json").read_text())["fingerprint"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{root / 'manifest.json'} is damaged: draw the set again with 'pslib data make'.") from None
+    kind = next((kind for kind, sign in _SIGNS.items() if (root / sign).exists()), KINDS[0])
+    digest = hashlib.sha256()
+    for split in ("train", "test"):
+        for frame in load(kind, root, split).frames:
+            digest.update(f"{split} {frame.name} {len(frame.boxes)}".encode())
+            digest.update(np.round(frame.boxes, 2).astype("<f8").tobytes())
+            digest.update(frame.person_ids.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def read_image(path: Path | str) -> Tensor:

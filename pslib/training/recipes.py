@@ -18,6 +18,7 @@ __all__ = ["COMPONENT_VERSIONS", "LossWeights", "Schedule", "Recipe", "RECIPES",
 COMPONENT_VERSIONS = {
     "ops": 1,
     "model": 1,
+    "warm_start": 1,  # the committed file, or how one is made
     "detection_loss": 1,
     "oim_loss": 1,
     "triplet_loss": 1,

@@ -5,6 +5,7 @@ which view, which garments, which textures, which bag and hair.  Colour is no la
 people come from a seed of their own, so none of them is met again in training, validation or test.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,7 +132,9 @@ def make_warm_start(
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in model.backbone.state_dict().items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     header = {name: f"{value:.3f}" for name, value in accuracy.items()} | {"crops": str(crops), "epochs": str(epochs)}
-    save_file({name: t.contiguous() for name, t in tensors.items()}, target, metadata=header)
+    partial = target.with_suffix(".partial")
+    save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata=header)
+    os.replace(partial, target)
     return target, accuracy
 
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from pslib.models.alignps import AlignPS
 from pslib.models.batching import batch_images
-from pslib.models.neck import LEVELS
 from pslib.ops import DeformableConv2d
 from pslib.viz.figures import new_figure
 
@@ -62,9 +61,10 @@ def watched_shapes(model: AlignPS, size: tuple[int, int]) -> dict[str, tuple[int
         model.reid_readout.register_forward_hook(keep("embedding")),
     ]
     was_training = model.training
+    blank = [torch.zeros(3, *size)]
+    seen["image"] = tuple(batch_images(blank, model.backbone.strides[-1]).tensors.shape[1:])
     try:
-        model.eval()(batch := [torch.zeros(3, *size)])
-        seen["image"] = tuple(batch_images(batch, model.backbone.strides[-1]).tensors.shape[1:])
+        model.eval()(blank)
     finally:
         model.train(was_training)
         for handle in handles:
@@ -156,7 +156,7 @@ def _block(ax: Axes, x: float, y: float, width: float, height: float, name: str,
             color="black" if shape else "#777777")  # fmt: skip
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], text: str = "", beside: bool = False) -> None:
+def _arrow(ax: Axes, start: Sequence[float], end: Sequence[float], text: str = "", beside: bool = False) -> None:
     ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#555555", "lw": 0.9})
     if text:
         x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2

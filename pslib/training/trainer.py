@@ -80,7 +80,7 @@ def train(
         validate: called with the model (in evaluation mode) after each of the steps ``validate_at``.
         stop_after: end early after this many steps (the schedule stays that of the whole run).
 
-    Raises DivergedError if a loss is not finite.
+    Raises DivergedError if a loss or a weight is not finite.
     """
     model = build_model(recipe, len(data.person_ids), seed).to(device)
     optimizer = build_optimizer(model, recipe.schedule)
@@ -107,18 +107,17 @@ def train(
         total = sum(getattr(recipe.weights, name) * value for name, value in losses.items())
         curves.add(losses)
         if not math.isfinite(float(total.detach())):
-            values = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
-            raise DivergedError(
-                f"training diverged at step {step + 1} of run {run or recipe.name} ({values}): lower "
-                "schedule.learning_rate or raise schedule.warmup_steps.",
-                curves,
-            )
+            raise _diverged(step, run or recipe.name, losses, curves)
         _optimize(model, optimizer, scaler, total, recipe.schedule.clip_norm)
         model.update_memory()
         curves.seconds += time.perf_counter() - started
         if (step + 1) % 10 == 0:
             bar.set_postfix(**{name: float(value.detach()) for name, value in losses.items()})
-        if validate and step + 1 in validate_at:
+        validating = validate is not None and step + 1 in validate_at
+        # The loss shows broken weights only in the next step, which validation and the last step do not wait for.
+        if (validating or step + 1 == last) and not all(t.isfinite().all() for t in model.state_dict().values()):
+            raise _diverged(step, run or recipe.name, losses, curves)
+        if validating:
             model.eval()
             curves.validation.append({"step": step + 1, **validate(model)})
             model.train()
@@ -135,6 +134,15 @@ def train(
                 },
             )
     return model.eval(), curves
+
+
+def _diverged(step: int, run: str, losses: dict[str, Tensor], curves: Curves) -> DivergedError:
+    values = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
+    return DivergedError(
+        f"training diverged at step {step + 1} of run {run} ({values}): lower schedule.learning_rate or raise "
+        "schedule.warmup_steps.",
+        curves,
+    )
 
 
 def _to_device(

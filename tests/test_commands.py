@@ -1,0 +1,199 @@
+"""pslib train, evaluate, records from the command line: a whole run in seconds, and every mistake in one sentence."""
+
+import json
+import shutil
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from toy_sets import toy_data, toy_model, toy_recipe, toy_root, write_toy_set
+
+from pslib import paths
+from pslib.cli import main
+from pslib.data.loading import fingerprint
+from pslib.errors import UserError
+from pslib.experiments import commands
+from pslib.experiments.commands import apply_overrides, open_run_data
+from pslib.experiments.records import read_records, record_stem, write_record
+from pslib.training.checkpoints import save_checkpoint, save_weights
+from pslib.training.recipes import make_recipe, recipe_hash
+
+SMALL_RUN = ["schedule.steps=2", "schedule.batch_size=2", "model.channels=16", "model.head_channels=16",
+             "model.head_depth=1", "warm_start=none"]  # fmt: skip
+
+
+def pslib_train(out, *more, root=None, recipe="alignps", overrides=SMALL_RUN):
+    settings = [word for override in overrides for word in ("--set", override)]
+    root = root or toy_root()
+    return main(["train", recipe, "--data-root", str(root), "--out", str(out), *settings, *more])
+
+
+def one_sentence(capsys) -> str:
+    error = capsys.readouterr().err.splitlines()
+    said = [line for line in error if line.startswith("pslib: ")]
+    assert len(said) == 1 and said[0].endswith(".") and not any("Traceback" in line for line in error)
+    return said[0]
+
+
+def test_train_evaluate_and_train_again(tmp_path, capsys, monkeypatch):
+    assert pslib_train(tmp_path, "--seed", "7") == 0
+    printed = capsys.readouterr().out
+    record = read_records(tmp_path / "records")[0]
+    assert record.info["seed"] == 7 and record.recipe.model.channels == 16 and record.recipe.schedule.steps == 2
+    assert "RECORDED" in printed and f"record: {record.path}" in printed
+    weights = tmp_path / "weights" / "alignps-cuhk-sysu-s7.safetensors"
+    out = tmp_path / "scores.json"
+    arguments = ["evaluate", str(weights), "--data-root", str(toy_root()), "--out", str(out)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "TestG100" in printed and "(main)" in printed
+    scores = json.loads(out.read_text())["search"]["TestG100"]["map"]
+    assert scores == pytest.approx(record.info["results"]["search"]["TestG100"]["map"], abs=8)
+    assert main([*arguments, "--split", "validation"]) == 0
+    monkeypatch.setattr("pslib.experiments.run.train", lambda *_, **__: pytest.fail("trained again"))
+    assert pslib_train(tmp_path, "--seed", "7") == 0
+
+
+def test_a_recipe_is_refused_the_checkpoint_of_another(tmp_path, capsys):
+    assert pslib_train(tmp_path / "a") == 0
+    recipe = toy_recipe(schedule__steps=2)
+    run_hash = recipe_hash(read_records(tmp_path / "a" / "records")[0].recipe, fingerprint(toy_root()))
+    work = tmp_path / "b" / "work" / f"{run_hash}-s0"
+    work.mkdir(parents=True)
+    save_checkpoint(work / "checkpoint.pt", {"run": f"{recipe.name}-x", "step": 1})
+    assert pslib_train(tmp_path / "b") == 2
+    assert "belongs to run alignps-x" in one_sentence(capsys)
+    assert not list((tmp_path / "b").rglob("*.json")) and not list((tmp_path / "b").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "alignsp"], "nearest: alignps"),
+        (["train", "alignps", "--data-root", "no-such-folder"], "no-such-folder"),
+        (["train", "alignps", "--set", "schedule.step=3"], "names no field"),
+        (["train", "alignps", "--kind", "pwr"], "pwr"),
+        (["evaluate", "no-such.safetensors"], "there are no weights at no-such.safetensors"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_exit_code_2(arguments, said, capsys):
+    assert main(arguments) == 2
+    assert said in one_sentence(capsys)
+
+
+def test_a_damaged_set_is_one_sentence_and_leaves_nothing(tmp_path, capsys):
+    root = tmp_path / "set"
+    shutil.copytree(toy_root(), root)
+    shutil.copytree(toy_root().with_name("cuhk-sysu-val"), tmp_path / "set-val")
+    image = next((root / "Image/SSM").glob("s1.jpg"))
+    image.write_bytes(image.read_bytes()[:300])
+    assert pslib_train(tmp_path / "out", root=root, overrides=[*SMALL_RUN, "schedule.batch_size=12"]) == 2
+    assert "s1.jpg does not decode" in one_sentence(capsys)
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_a_diverging_run_ends_in_a_sentence_and_is_recorded(tmp_path, capsys):
+    wild = [*SMALL_RUN, "schedule.learning_rate=1e12", "schedule.warmup_steps=0", "schedule.clip_norm=1e30",
+            "schedule.steps=8"]  # fmt: skip
+    assert pslib_train(tmp_path, overrides=wild) == 2
+    assert "lower schedule.learning_rate" in one_sentence(capsys)
+    stored = [json.loads(path.read_text())["status"] for path in (tmp_path / "records").rglob("*.json")]
+    assert stored == ["diverged"]
+
+
+def test_evaluate_scales_as_the_run_was_tested(tmp_path, monkeypatch):
+    path, seen = tmp_path / "w.safetensors", []
+    save_weights(path, toy_model(), {"test_size": "[150, 100]"})
+    work = commands.evaluate_test
+    monkeypatch.setattr(
+        commands, "evaluate_test", lambda m, recipe, *rest: seen.append(recipe.test_size) or work(m, recipe, *rest)
+    )
+    assert main(["evaluate", str(path), "--data-root", str(toy_root())]) == 0
+    save_weights(path, toy_model())
+    assert main(["evaluate", str(path), "--data-root", str(toy_root())]) == 0
+    assert seen == [(150, 100), None]
+
+
+def test_the_profile_asked_for_is_the_profile_trained(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(commands, "open_run_data", lambda *arguments: asked.append(arguments) or toy_data())
+    assert pslib_train(tmp_path, "--profile", "small", "--kind", "prw") == 0
+    assert asked[0][:2] == ("prw", "small")
+    assert list((tmp_path / "records" / "small" / "prw").glob("*.json"))
+
+
+def test_a_set_without_validation_has_some_people_set_aside(tmp_path):
+    root = write_toy_set(tmp_path / "plain")
+    data = open_run_data("cuhk-sysu", "tiny", root)
+    kept, held = set(data.train.person_ids.tolist()), set(data.validation.person_ids.tolist())
+    assert held and not kept & held and kept | held == {11, 12, 15, 19, 20, 23}
+    assert len(data.test.frames) == 8 and open_run_data("cuhk-sysu", "tiny", root).fingerprint == data.fingerprint
+    beside = open_run_data("cuhk-sysu", "tiny", toy_root())
+    assert len(beside.train.frames) == 12 and len(beside.validation.frames) == 8
+
+
+def test_a_fingerprint_follows_annotations_and_not_pixels(tmp_path):
+    first, same, other = (write_toy_set(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    for image in (same / "Image/SSM").iterdir():
+        shutil.copy(first / "Image/SSM/s1.jpg", image)
+    assert fingerprint(first) == fingerprint(same) != fingerprint(other)
+    (first / "manifest.json").write_text('{"fingerprint": "drawn"}')
+    assert fingerprint(first) == "drawn"
+    (first / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        fingerprint(first)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("schedule.steps=5", ("schedule", "steps", 5)),
+        ("schedule.learning_rate=1", ("schedule", "learning_rate", 1.0)),
+        ("model.structure=parallel", ("model", "structure", "parallel")),
+        ("model.levels=('P3', 'P4')", ("model", "levels", ("P3", "P4"))),
+        ("model.queue_channels=64", ("model", "queue_channels", 64)),
+        ("model.backbone_weights=None", ("model", "backbone_weights", None)),
+        ("model.backbone_weights=IMAGENET1K_V1", ("model", "backbone_weights", "IMAGENET1K_V1")),
+    ],
+)
+def test_an_override_sets_its_field(override, expected):
+    part, name, value = expected
+    found = getattr(getattr(apply_overrides(make_recipe("alignps-paper", "prw"), [override]), part), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["steps", "schedule.steps", "schedule.nothing=3", "schedule.steps.real=3", "with_=3", "schedule.steps=abc",
+     "schedule.steps=1.5", "schedule.steps=True", "flip=no", "flip=1", "model.levels=P4", "model.levels=['P4']",
+     "schedule=3", "model.channels=None", "=3", "model.structure=both", "schedule.steps=0"],
+)  # fmt: skip
+def test_an_override_that_fits_nothing_is_one_sentence(override):
+    with pytest.raises(UserError) as error:
+        apply_overrides(make_recipe("alignps", "prw"), [override])
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+def test_records_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
+    assert main(["records"]) == 0 and "no records yet" in capsys.readouterr().out
+    recipe = toy_recipe()
+    protocol = {"TestG100/people": np.array([1, 2]), "TestG100/detected/ap": np.array([1.0, 0.5]),
+                "TestG100/detected/rank": np.array([1, 2]),
+                "TestG100/ground-truth/ap": np.array([1.0, 1.0])}  # fmt: skip
+    info = {"recipe": asdict(recipe), "hash": recipe_hash(recipe, "f"), "seed": 0, "status": "finished",
+            "protocols": ["TestG100"], "device": "cpu", "date": "2026-01-01", "data": {"fingerprint": "f"},
+            "results": {"detection": {"recall": 91.0}}}  # fmt: skip
+    write_record(record_stem(paths.results_dir(), recipe, info["hash"], 0), info, protocol)
+    assert main(["records"]) == 0
+    printed = capsys.readouterr().out
+    assert "75.0 [" in printed and "91.0" in printed and "STALE" not in printed
+    assert main(["records", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["hash"] == info["hash"]
+
+
+def test_warm_start_prints_what_the_backbone_knows(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(commands, "make_warm_start", lambda name: (tmp_path / name, {"view": 0.75}))
+    assert main(["warm-start", "--backbone", "tiny"]) == 0
+    printed = capsys.readouterr().out
+    assert "75.0 %" in printed and "25 %" in printed and str(tmp_path / "tiny") in printed

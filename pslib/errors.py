@@ -8,11 +8,15 @@ and what to do about it.  The command line prints the sentence and exits with co
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "require_choice"]
+__all__ = ["NotFiniteError", "UserError", "require_choice"]
 
 
 class UserError(Exception):
     """A mistake that the user can mend; ``str(error)`` is one sentence naming the value and the remedy."""
+
+
+class NotFiniteError(UserError):
+    """A model made infinite or undefined numbers: what a diverged training leaves."""
 
 
 def require_choice(what: str, value: str, choices: Iterable[str]) -> str:

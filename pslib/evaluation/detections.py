@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pslib.data.annotations import Frame
-from pslib.errors import UserError
+from pslib.errors import NotFiniteError, UserError
 
 __all__ = ["Detections", "normalise"]
 
@@ -54,8 +54,8 @@ class Detections:
                 raise UserError(f"detections hold {count} frame numbers but {len(values)} {name}: give one row each.")
             if not np.isfinite(values).all():
                 row = int(np.argmin(np.isfinite(values.reshape(count, -1)).all(axis=1)))
-                raise UserError(f"detection {row} has a value in {name} that is not finite: "
-                                "look for an overflow in the model that made it (a diverged training does this).")
+                raise NotFiniteError(f"detection {row} has a value in {name} that is not finite: "
+                                     "look for an overflow in the model that made it (a diverged training does this).")
         if count and self.frame.min() < 0:
             raise UserError(f"detection {int(self.frame.argmin())} lies in frame {int(self.frame.min())}: "
                             "frames count from 0.")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pslib.data.annotations import Protocol
-from pslib.errors import UserError, require_choice
+from pslib.errors import NotFiniteError, UserError, require_choice
 from pslib.evaluation.average_precision import average_precision
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.galleries import Resolved, box_iou_threshold, check_protocol, resolve
@@ -139,8 +139,8 @@ def check_queries(protocol: Protocol, detections: Detections, query_embeddings: 
                         f"{detections.embeddings.shape[1]}: make both with the same model.")
     finite = np.isfinite(queries).all(axis=1)
     if not finite.all():
-        raise UserError(f"the embedding of query {int(finite.argmin())} of protocol {protocol.name} is not finite: "
-                        "look for an overflow in the model that made it (a diverged training does this).")
+        raise NotFiniteError(f"the embedding of query {int(finite.argmin())} of protocol {protocol.name} is not "
+                             "finite: look for an overflow in the model that made it (a diverged training does this).")
     return queries
 
 

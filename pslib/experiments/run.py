@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
+from pslib.errors import NotFiniteError
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
 from pslib.evaluation.search import search
@@ -154,6 +155,7 @@ def run(
         "data": {"kind": data.test.kind, "fingerprint": data.fingerprint, "identities": len(data.train.person_ids)},
         **provenance(_device_name(device)),
     }
+    curves = Curves()
     try:
         model, curves = train(
             recipe,
@@ -165,13 +167,14 @@ def run(
             validate=_validator(recipe, data.validation, device),
             validate_at=validation_steps(recipe.schedule.steps),
         )
-    except DivergedError as error:
+        trained = time.perf_counter()
+        results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
+    except NotFiniteError as error:
+        curves = error.curves if isinstance(error, DivergedError) else curves
         info |= {"status": "diverged", "reason": str(error), "protocols": []}
-        written = write_record(stem, info, _curve_arrays(error.curves))
+        written = write_record(stem, info, _curve_arrays(curves))
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
         return written
-    trained = time.perf_counter()
-    results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
     if weights is not None:
         note = {"run": stem.name, "kind": recipe.kind, "test_size": json.dumps(recipe.test_size)}
         save_weights(weights, model, note)

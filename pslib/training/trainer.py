@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pslib.data.annotations import PersonSearchSet
-from pslib.errors import UserError
+from pslib.errors import NotFiniteError
 from pslib.models.alignps import AlignPS
 from pslib.progress import progress
 from pslib.training.batches import TrainingBatches
@@ -28,7 +28,7 @@ __all__ = ["Curves", "DivergedError", "build_model", "train"]
 AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class DivergedError(UserError):
+class DivergedError(NotFiniteError):
     """A loss stopped being a number; ``curves`` holds what was seen until then."""
 
     def __init__(self, message: str, curves: "Curves"):
@@ -119,7 +119,10 @@ def train(
             raise _diverged(step, run or recipe.name, losses, curves)
         if validating:
             model.eval()
-            curves.validation.append({"step": step + 1, **validate(model)})
+            try:
+                curves.validation.append({"step": step + 1, **validate(model)})
+            except NotFiniteError:  # finite weights can be so large that what they compute is not
+                raise _diverged(step, run or recipe.name, losses, curves) from None
             model.train()
         if checkpoint and (step + 1) % checkpoint_every == 0 and step + 1 < last:
             save_checkpoint(

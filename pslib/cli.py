@@ -121,6 +121,8 @@ def _add_training(commands) -> None:
     train.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
                        help="override one recipe field; may be repeated")
     train.add_argument("--out", type=Path, default=None, help="folder of the run (default: build/runs)")
+    train.add_argument("--record", action="store_true",
+                       help="write the record to data/results, and seed 0's weights to data/weights")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")

@@ -86,15 +86,12 @@ def train(options: Namespace) -> None:
     recipe = apply_overrides(recipe, options.overrides)
     data = open_run_data(recipe.kind, recipe.profile, options.data_root)
     out = options.out or paths.build_dir() / "runs"
-    path = run(
-        recipe,
-        options.seed,
-        data,
-        records=out / "records",
-        work=out / "work",
-        device=_device(),
-        weights=out / "weights" / f"{recipe.name}-{recipe.kind}-s{options.seed}.safetensors",
-    )
+    records, weights = out / "records", out / "weights" / f"{recipe.name}-{recipe.kind}-s{options.seed}.safetensors"
+    if options.record:
+        # The committed record of every seed, and the committed weights of seed 0.
+        records = paths.results_dir()
+        weights = paths.weights_dir() / f"{recipe.name}-{recipe.kind}.safetensors" if options.seed == 0 else None
+    path = run(recipe, options.seed, data, records=records, work=out / "work", device=_device(), weights=weights)
     record = read_record(path)
     if record.info["status"] == "diverged":
         raise UserError(record.info["reason"])

@@ -41,7 +41,8 @@ class AlignPSConfig:
     backbone_weights: str | None = None  # torchvision's name of a set of weights
     frozen_backbone: bool = False  # stem, layer1 and batch normalisations constant, as in the released code
     levels: tuple[str, ...] = ("P3",)
-    size_cuts: tuple[float, ...] = (24.0, 40.0)  # px, largest of l, t, r, b at which P3|P4 and P4|P5 part
+    # px, largest of l, t, r, b at which P3|P4 and P4|P5 part: 8 strides as in FCOS, then where large people begin
+    size_cuts: tuple[float, ...] = (32.0, 48.0)
     lateral: str = "deformable"
     output: str = "deformable"
     topdown: str = "concat"

@@ -15,7 +15,7 @@ from pslib.errors import UserError
 from pslib.experiments import commands
 from pslib.experiments.commands import apply_overrides, open_run_data
 from pslib.experiments.records import read_records, record_stem, write_record
-from pslib.training.checkpoints import save_checkpoint, save_weights
+from pslib.training.checkpoints import load_weights, save_checkpoint, save_weights
 from pslib.training.recipes import make_recipe, recipe_hash
 
 SMALL_RUN = ["schedule.steps=2", "schedule.batch_size=2", "model.channels=16", "model.head_channels=16",
@@ -52,6 +52,15 @@ def test_train_evaluate_and_train_again(tmp_path, capsys, monkeypatch):
     assert main([*arguments, "--split", "validation"]) == 0
     monkeypatch.setattr("pslib.experiments.run.train", lambda *_, **__: pytest.fail("trained again"))
     assert pslib_train(tmp_path, "--seed", "7") == 0
+
+
+def test_records_for_pages_go_where_pages_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
+    for seed in ("0", "1"):
+        assert pslib_train(tmp_path / "out", "--record", "--seed", seed) == 0
+    assert [record.info["seed"] for record in read_records(paths.results_dir())] == [0, 1]
+    assert [path.name for path in paths.weights_dir().iterdir()] == ["alignps-cuhk-sysu.safetensors"]
+    assert load_weights(paths.weights_dir() / "alignps-cuhk-sysu.safetensors")[1]["run"].endswith("-s0")
 
 
 def test_a_recipe_is_refused_the_checkpoint_of_another(tmp_path, capsys):

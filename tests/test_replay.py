@@ -31,7 +31,7 @@ def test_a_changed_loss_is_seen(monkeypatch):
     before = first_losses("alignps")
     assert not moved(before, first_losses("alignps"))
     plain = module.oim_loss
-    monkeypatch.setattr(module, "oim_loss", lambda *a, **k: plain(*a, **{**k, "focal_gamma": 1.9}))
+    monkeypatch.setattr(module, "oim_loss", lambda *a, **k: plain(*a, **{**k, "focal_gamma": 0.0}))
     found = moved(before, first_losses("alignps"))
     assert len(found) == 1 and found[0].startswith("oim")
     assert moved({"oim": [1.0]}, {"oim": [1.0], "centre": [0.0]}) == ["centre is new"]

@@ -39,7 +39,7 @@ def load_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = dict(torch.load(path, map_location="cpu", weights_only=True))
         found = state["run"]
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"the checkpoint {path} cannot be read ({type(error).__name__}): delete it.") from None

@@ -108,6 +108,8 @@ def _add_data(commands) -> None:
     difficulty = parts.add_parser("difficulty", help="mAP of embeddings that learn nothing, ground-truth boxes")
     difficulty.add_argument("--profile", default="tiny")
     difficulty.add_argument("--data-root", type=Path, default=None, help="folder with cuhk-sysu-val and prw-val")
+    difficulty.add_argument("--split", default="validation", choices=("validation", "test"),
+                            help="whose people: the bands are read on validation (default)")
     difficulty.set_defaults(run=_data_difficulty)
 
 

@@ -96,9 +96,19 @@ def difficulty_table(measured: dict[str, dict[str, float]]) -> str:
 def difficulty(options) -> None:
     """``pslib data difficulty``: measure the validation sets of ``options.profile`` and print the table.
 
-    ``options.data_root`` is the folder that holds them, by default ``data/synthetic/<profile>``.
+    ``options.data_root`` is the folder that holds them, by default ``data/synthetic/<profile>``.  With
+    ``options.split`` "test" the test people are measured instead, on every protocol: the yardstick beside a model's
+    results.  Nothing is chosen by it.
     """
     root = Path(options.data_root) if options.data_root else paths.synthetic_dir(options.profile)
+    if options.split == "test":
+        print("test people, ground-truth boxes, mAP in %")
+        for kind in VALIDATION.values():
+            data = load(kind, root / kind, "test")
+            for protocol in data.protocols:
+                values = "   ".join(f"{name} {value:5.1f}" for name, value in measure(data, protocol).items())
+                print(f"  {kind:<10} {protocol:<13} {values}")
+        return
     measured, sizes = {}, []
     for name, kind in VALIDATION.items():
         data = load(kind, root / name, "test")

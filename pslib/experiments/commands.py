@@ -15,7 +15,7 @@ from pslib import paths
 from pslib.errors import UserError
 from pslib.experiments.records import read_record, read_records
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
-from pslib.experiments.tables import results_table
+from pslib.experiments.tables import comparison, results_table
 from pslib.training.checkpoints import load_model, load_weights
 from pslib.training.recipes import Recipe, make_recipe
 from pslib.training.warm_up import QUESTIONS, make_warm_start
@@ -136,3 +136,4 @@ def records(options: Namespace) -> None:
         print(json.dumps([record.info for record in found], indent=1))
     else:
         print(results_table(found))
+        print(comparison(found))

@@ -8,7 +8,7 @@ from pslib.errors import UserError, require_choice
 from pslib.evaluation.statistics import Interval, paired_bootstrap
 from pslib.experiments.records import Record
 
-__all__ = ["grouped", "main_protocol_of", "per_query", "summary", "difference", "results_table"]
+__all__ = ["grouped", "main_protocol_of", "per_query", "summary", "difference", "comparison", "results_table"]
 
 
 def grouped(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Record]]:
@@ -81,6 +81,27 @@ def results_table(records: Sequence[Record]) -> str:
             f"{_text(first):<19} {_text(truth):<20} {main_protocol_of(group[0]):<9} "
             f"{info['device']}, {info['date']}{stale}"
         )
+    return "\n".join(lines)
+
+
+def comparison(records: Sequence[Record], name: str = "alignps", rival: str = "baseline") -> str:
+    """One line a set: recipe ``name`` minus ``rival`` with intervals, and the rival's share of ground-truth-box mAP."""
+    lines = []
+    groups = {(kind, recipe): group for (kind, recipe, _), group in grouped(records).items()}
+    for kind in sorted({kind for kind, _ in groups}):
+        ours, theirs = groups.get((kind, name)), groups.get((kind, rival))
+        if not ours or not theirs:
+            continue
+        share = summary(theirs, "map", "ground-truth").mean / summary(ours, "map", "ground-truth").mean
+        parts = [
+            f"{label} {_text(difference(ours, theirs, what, boxes))}"
+            for label, what, boxes in (
+                ("search mAP", "map", "detected"),
+                ("top-1", "top1", "detected"),
+                ("ground-truth-box mAP", "map", "ground-truth"),
+            )
+        ]
+        lines.append(f"{kind:<10} {name} minus {rival}: {', '.join(parts)}; {rival} reaches {100 * share:.0f} % of it")
     return "\n".join(lines)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pslib.viz.figures import PALETTE, new_figure, to_array
+from pslib.viz.figures import PALETTE, new_figure
 
-__all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_figure", "scale_figure"]
+__all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_figure"]
 
 # Colour, line and mark of each model, the same in every picture of the series.
 MODEL_STYLES = {
@@ -49,19 +49,26 @@ def draw_line(ax: Axes, line: Line, number: int = 0) -> None:
 
 
 def lines_figure(
-    panels: Mapping[str, Sequence[Line]], xlabel: str, ylabel: str, height: float = 2.8, columns: int = 2
+    panels: Mapping[str, Sequence[Line]],
+    xlabel: str,
+    ylabel: str = "",
+    height: float = 2.8,
+    columns: int = 2,
+    marks: Sequence[float] = (),
 ) -> Figure:
-    """One panel a title, ``columns`` in a row, each with its lines and a legend.
+    """One panel a title, ``columns`` in a row, each with its lines and a legend; ``marks`` are dashed verticals.
 
     >>> fig = lines_figure({"left": [Line([0, 1], [2, 3], "a")], "right": []}, "steps", "mAP")
     >>> [ax.get_title() for ax in fig.axes]
     ['left', 'right']
     """
     rows = -(-len(panels) // columns)
-    fig, axes = new_figure(8.5, height, rows, min(columns, len(panels)), squeeze=False)
+    fig, axes = new_figure(7.8, height, rows, min(columns, len(panels)), squeeze=False)
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for number, line in enumerate(lines):
             draw_line(ax, line, number)
+        for mark in marks:
+            ax.axvline(mark, color="#777777", ls=(0, (4, 3)), lw=0.9)
         ax.set_title(title, fontsize=9)
         _plain(ax)
         if any(line.label for line in lines):
@@ -81,7 +88,7 @@ def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlab
     ``panels[title][measure][model]`` is an :class:`pslib.evaluation.statistics.Interval`.
     """
     rows = max(len(measures) for measures in panels.values())
-    fig, axes = new_figure(8.5, 0.62 * rows + 0.95, 1, len(panels), squeeze=False, sharey=True)
+    fig, axes = new_figure(7.8, 0.6 * rows + 0.95, 1, len(panels), squeeze=False, sharey=True)
     for ax, (title, measures) in zip(axes.flat, panels.items(), strict=True):
         for row, models in enumerate(measures.values()):
             for place, (model, value) in enumerate(models.items()):
@@ -119,32 +126,6 @@ def matrix_figure(
         ax.set_title(title, fontsize=9)
     axes[0, 0].set_ylabel(rows, fontsize=8.5)
     fig.colorbar(shown, ax=list(axes.flat), shrink=0.8)
-    return fig
-
-
-def scale_figure(
-    crops: Sequence[Any], heights: Sequence[float], panels: Mapping[str, Sequence[Line]], cuts: Sequence[float]
-) -> Figure:
-    """The same person redrawn (top) and curves over her height in pixels (below); ``cuts`` are dashed verticals.
-
-    ``crops`` are pictures of one person, one for each of some ``heights``.
-    """
-    fig, _ = new_figure(8.5, 4.6)
-    fig.clear()
-    top, bottom = fig.subfigures(2, 1, height_ratios=(1, 1.75))
-    for ax, crop, height in zip(top.subplots(1, len(crops), squeeze=False).flat, crops, heights, strict=True):
-        ax.imshow(to_array(crop), interpolation="bicubic")
-        ax.set(xticks=[], yticks=[])
-        ax.set_title(f"{height:.0f} px", fontsize=8)
-    for ax, (title, lines) in zip(bottom.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
-        for line in lines:
-            draw_line(ax, line)
-        for cut in cuts:
-            ax.axvline(cut, color="#777777", ls=(0, (4, 3)), lw=0.9)
-        ax.set_title(title, fontsize=9)
-        ax.set_xlabel("height of the redrawn person, px", fontsize=8.5)
-        _plain(ax)
-        ax.legend(fontsize=7.5, frameon=False)
     return fig
 
 

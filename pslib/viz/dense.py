@@ -24,15 +24,18 @@ LEVEL_STYLES = {"P3": (PALETTE["sky"], "o"), "P4": (PALETTE["orange"], "s"), "P5
 _PEOPLE = [PALETTE[name] for name in ("orange", "sky", "yellow", "purple", "green", "vermillion")]
 
 
-def points_figure(image: Any, strides: dict[str, int]) -> Figure:
-    """One panel a level with the centre of every cell as a dot; ``strides`` maps level names to pixels."""
-    picture = to_array(image)
-    fig, axes = _panels(picture, len(strides))
+def points_figure(size: tuple[int, int], boxes: Tensor, strides: dict[str, int]) -> Figure:
+    """One panel a level with the centre of every cell as a dot, and the outlines of ``boxes`` (N, 4).
+
+    ``size`` is the image's (H, W); ``strides`` maps level names to pixels.
+    """
+    fig, axes = _panels(size, len(strides))
     for ax, (level, stride) in zip(axes, strides.items(), strict=True):
-        height, width = (-(-side // stride) for side in picture.shape[:2])
+        height, width = (-(-side // stride) for side in size)
         points = level_points(height, width, stride).numpy()
-        _lay(ax, picture, 0.6)
         ax.scatter(points[:, 0] - 0.5, points[:, 1] - 0.5, s=0.12 * stride**1.6, color=PALETTE["blue"], linewidths=0)
+        draw_boxes(ax, boxes, color=PALETTE["vermillion"], linewidth=1.3)
+        ax.set(xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5), aspect="equal")
         ax.set_title(f"{level}: stride {stride} px, {height} x {width} cells", fontsize=9)
     return fig
 
@@ -46,7 +49,7 @@ def assignment_figure(
     A box is solid on levels that have cells for it and dotted elsewhere.
     """
     picture = to_array(image)
-    fig, axes = _panels(picture, len(levels))
+    fig, axes = _panels(picture.shape[:2], len(levels))
     for ax, (level, stride) in zip(axes, levels.items(), strict=True):
         _lay(ax, picture, 0.4)
         here = (strides == stride) & (matched >= 0)
@@ -67,7 +70,7 @@ def assignment_figure(
 def cell_figure(image: Any, box: Tensor, point: Tensor, stride: int) -> Figure:
     """Left: the distances l, t, r, b of one cell.  Right: the centerness of every cell centre inside the box."""
     picture, (x1, y1, x2, y2), (x, y) = to_array(image), box.tolist(), point.tolist()
-    fig, (left, right) = new_figure(6.6, 3.7, 1, 2, width_ratios=(1.15, 1))
+    fig, (left, right) = new_figure(6.0, 3.4, 1, 2, width_ratios=(1.15, 1))
     for ax in (left, right):
         _lay(ax, picture, 0.25 if ax is left else 0.75)
         draw_boxes(ax, box[None], color=PALETTE["black"], linewidth=1.6)
@@ -90,7 +93,7 @@ def cell_figure(image: Any, box: Tensor, point: Tensor, stride: int) -> Figure:
 
 def loss_shapes_figure(gamma: float = 2.0, alpha: float = 0.25) -> Figure:
     """Cross-entropy beside focal loss over p, and IoU beside GIoU while a box slides away from its target."""
-    fig, (left, right) = new_figure(8, 2.7, 1, 2)
+    fig, (left, right) = new_figure(7.4, 2.4, 1, 2)
     p = np.linspace(0.01, 0.999, 200)
     left.plot(p, -np.log(p), color=PALETTE["black"], ls="--", label="cross-entropy")
     left.plot(p, -alpha * (1 - p) ** gamma * np.log(p), color=PALETTE["blue"], label="focal, a person cell")
@@ -121,8 +124,8 @@ def detections_figure(
     """
     pictures = [to_array(image) for image in images]
     columns = len(pictures)
-    height = 8.2 / columns * max(picture.shape[0] / picture.shape[1] for picture in pictures)
-    fig, axes = new_figure(8.2, height + 0.3, 1, columns, squeeze=False)
+    height = 7.6 / columns * max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    fig, axes = new_figure(7.6, height + 0.3, 1, columns, squeeze=False)
     for ax, picture, boxes, result in zip(axes.flat, pictures, truth, found, strict=True):
         boxes = torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4)
         sure = result["scores"] >= min_score
@@ -138,10 +141,10 @@ def detections_figure(
     return fig
 
 
-def _panels(picture: np.ndarray, count: int) -> tuple[Figure, Sequence[Axes]]:
-    """``count`` axes in a row with the shape of ``picture``, without ticks."""
-    width = 8.2
-    fig, axes = new_figure(width, width / count * picture.shape[0] / picture.shape[1] + 0.3, 1, count, squeeze=False)
+def _panels(size: tuple[int, int], count: int) -> tuple[Figure, Sequence[Axes]]:
+    """``count`` axes in a row with the shape of an image of ``size`` (H, W), without ticks."""
+    width = 7.6
+    fig, axes = new_figure(width, width / count * size[0] / size[1] + 0.3, 1, count, squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     return fig, axes.flat

@@ -182,9 +182,13 @@ def test_right_and_wrong_differ_by_more_than_colour():
     differing = [first != second for first, second in zip(figures.RIGHT, figures.WRONG, strict=True)]
     assert differing == [True] * 4
     fig, ax = figures.new_figure()
-    figures.draw_boxes(ax, [[0, 0, 4, 8], [5, 0, 9, 8], [1, 1, 2, 2]], ["a", "b", "c"], right=[True, False, None])
-    assert [text.get_text() for text in ax.texts] == ["✓ a", "✗ b", "c"]
-    assert len({patch.get_linestyle() for patch in ax.patches}) == 3
+    verdicts = [True, False, "second", None]
+    figures.draw_boxes(ax, [[0, 0, 4, 8], [5, 0, 9, 8], [1, 1, 2, 2], [3, 3, 4, 4]], list("abcd"), right=verdicts)
+    assert [text.get_text() for text in ax.texts] == ["✓ a", "✗ b", "✗ c", "d"]
+    assert len({patch.get_linestyle() for patch in ax.patches}) == 4
+    grid = figures.image_grid([np.zeros((4, 3, 3), np.uint8)] * 4, list("abcd"), right=verdicts)
+    words = [ax.get_title().split("\n")[-1] for ax in grid.axes]
+    assert words == ["same person", "other person", "second box", "d"]
     figures.draw_boxes(ax, np.zeros((0, 4)))
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["OTHER", "PALETTE", "RIGHT", "WRONG", "draw_boxes", "figure_html", "image_grid", "new_figure", "show",
-           "to_array"]
+__all__ = ["OTHER", "PALETTE", "RIGHT", "SECOND", "WRONG", "draw_boxes", "figure_html", "image_grid", "new_figure",
+           "show", "to_array"]
 
 # Okabe and Ito's palette: told apart with every common kind of colour vision.
 PALETTE = {
@@ -33,7 +33,11 @@ PALETTE = {
 # Right and wrong differ by colour AND line AND mark AND word: (colour, line style, mark, word).
 RIGHT = (PALETTE["green"], "solid", "✓", "same person")
 WRONG = (PALETTE["vermillion"], "dashed", "✗", "other person")
+# A second box on the right person, in a frame where she was found already: counted as wrong, but nobody else.
+SECOND = (PALETTE["purple"], "dashdot", "✗", "second box")
 OTHER = (PALETTE["blue"], "dotted", "", "")
+
+VERDICTS = {True: RIGHT, False: WRONG, "second": SECOND, None: ("#888888", "solid", "", "")}
 
 DPI = 100
 MAX_WIDTH_INCHES = 9.0
@@ -72,7 +76,7 @@ def draw_boxes(
     boxes: Any,
     labels: Sequence[str] | None = None,
     *,
-    right: Sequence[bool | None] | None = None,
+    right: Sequence[bool | str | None] | None = None,
     color: str | None = None,
     linestyle: str | None = None,
     linewidth: float = 1.8,
@@ -80,8 +84,8 @@ def draw_boxes(
 ) -> None:
     """Draw ``boxes`` (N, 4) xyxy on ``ax``, with one text each.
 
-    ``right`` holds True (same person), False (other person) or None for each box, and then decides
-    colour, line and mark; otherwise all boxes have ``color`` and are solid.
+    ``right`` holds True (same person), False (other person), "second" (a second box on the right person) or None for
+    each box, and then decides colour, line and mark; otherwise all boxes have ``color`` and are solid.
     """
     from matplotlib.patches import Rectangle
 
@@ -89,7 +93,7 @@ def draw_boxes(
     neither = (color or OTHER[0], linestyle or ("solid" if right is None else OTHER[1]), "", "")
     for index, (x1, y1, x2, y2) in enumerate(boxes):
         verdict = right[index] if right is not None else None
-        style = {True: RIGHT, False: WRONG, None: neither}[verdict]
+        style = {True: RIGHT, False: WRONG, "second": SECOND, None: neither}[verdict]
         ax.add_patch(
             Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=style[0], linestyle=style[1],
                       linewidth=linewidth)
@@ -104,12 +108,12 @@ def image_grid(
     images: Sequence[Any],
     titles: Sequence[str] | None = None,
     *,
-    right: Sequence[bool | None] | None = None,
+    right: Sequence[bool | str | None] | None = None,
     columns: int = 5,
     width: float = 8.0,
     title: str | None = None,
 ) -> Figure:
-    """Pictures side by side; ``right`` frames each as same person, other person or (None) neither.
+    """Pictures side by side; ``right`` frames each as in :func:`draw_boxes`.
 
     >>> fig = image_grid([np.zeros((8, 4, 3), np.uint8)] * 3, ["query", "rank 1", "rank 2"], right=[None, True, False])
     >>> [ax.get_title() for ax in fig.axes]
@@ -127,7 +131,7 @@ def image_grid(
             ax.axis("off")
             continue
         verdict = right[index] if right is not None else None
-        color, line, mark, word = {True: RIGHT, False: WRONG, None: ("#888888", "solid", "", "")}[verdict]
+        color, line, mark, word = VERDICTS[verdict]
         ax.imshow(arrays[index])
         for spine in ax.spines.values():
             spine.set(edgecolor=color, linestyle=line, linewidth=3 if verdict is not None else 1)

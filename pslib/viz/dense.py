@@ -124,8 +124,9 @@ def detections_figure(
     """
     pictures = [to_array(image) for image in images]
     columns = len(pictures)
-    height = 7.6 / columns * max(picture.shape[0] / picture.shape[1] for picture in pictures)
-    fig, axes = new_figure(7.6, height + 0.3, 1, columns, squeeze=False)
+    width = min(2.9 * columns, 8.2)
+    height = width / columns * max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    fig, axes = new_figure(width, height + 0.3, 1, columns, squeeze=False)
     for ax, picture, boxes, result in zip(axes.flat, pictures, truth, found, strict=True):
         boxes = torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4)
         sure = result["scores"] >= min_score

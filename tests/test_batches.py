@@ -11,7 +11,7 @@ from toy_sets import toy_recipe, toy_split
 
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.loading import read_image
-from pslib.data.resizing import fit_size, resize_and_flip
+from pslib.data.transforms import TrainTransform
 from pslib.errors import UserError
 from pslib.training.batches import TrainingBatches
 
@@ -67,7 +67,8 @@ def test_a_flip_mirrors_image_and_boxes_exactly(found, seed):
     image = torch.arange(3 * 32 * 48, dtype=torch.int32).reshape(3, 32, 48)
     boxes = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in found], dtype=torch.float32).reshape(-1, 4)
     before = boxes.clone()
-    result, moved = resize_and_flip(image, boxes, torch.Generator().manual_seed(seed))
+    result, target = TrainTransform()(image, {"boxes": boxes}, torch.Generator().manual_seed(seed))
+    moved = target["boxes"]
     assert type(moved) is torch.Tensor and torch.equal(boxes, before)
     if not torch.equal(result, image):
         assert torch.equal(result, image.flip(-1))
@@ -83,9 +84,10 @@ def test_a_flip_mirrors_image_and_boxes_exactly(found, seed):
 def test_every_second_image_is_flipped_and_none_without():
     image, boxes = torch.arange(12).reshape(1, 3, 4), torch.zeros(0, 4)
     generator = torch.Generator().manual_seed(0)
-    flips = [not torch.equal(resize_and_flip(image, boxes, generator)[0], image) for _ in range(400)]
+    flips = [not torch.equal(TrainTransform()(image, {"boxes": boxes}, generator)[0], image) for _ in range(400)]
     assert 160 < sum(flips) < 240
-    assert all(torch.equal(resize_and_flip(image, boxes, generator, flip=False)[0], image) for _ in range(50))
+    never = TrainTransform(flip=0.0)
+    assert all(torch.equal(never(image, {"boxes": boxes}, generator)[0], image) for _ in range(50))
 
 
 def test_sizes_are_the_six_of_the_recipe_with_the_ratio_kept():
@@ -94,13 +96,12 @@ def test_sizes_are_the_six_of_the_recipe_with_the_ratio_kept():
     boxes = torch.tensor([[9.0, 6.0, 45.0, 54.0]])
     generator, seen = torch.Generator().manual_seed(0), {}
     for _ in range(60):
-        result, moved = resize_and_flip(image, boxes, generator, sizes, flip=False)
-        seen.setdefault(tuple(result.shape[-2:]), moved)
+        result, target = TrainTransform(sizes, flip=0.0)(image, {"boxes": boxes}, generator)
+        seen.setdefault(tuple(result.shape[-2:]), target["boxes"])
     assert set(seen) == {(64, 96), (32, 48), (100, 150)}
     for (height, width), moved in seen.items():
         scale = torch.tensor([width / 90, height / 60, width / 90, height / 60])
         assert torch.allclose(moved, boxes * scale, atol=1e-4)
-    assert fit_size((1080, 1920), (1500, 900)) == 1500 / 1920
 
 
 def test_loader_processes_change_nothing():

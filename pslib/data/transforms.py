@@ -38,7 +38,8 @@ def resize(image: Tensor, boxes: Tensor, pair: tuple[int, int]) -> tuple[Tensor,
     if size == [height, width]:
         return image, boxes, 1.0
     wrapped = _wrap(boxes, (height, width))
-    resized = F.resize(tv_tensors.Image(image), size, antialias=True)
+    # Without antialiasing, as the released code resizes: its weights have seen no other pixels.
+    resized = F.resize(tv_tensors.Image(image), size, antialias=False)
     return resized.as_subclass(Tensor), F.resize(wrapped, size).as_subclass(Tensor), factor
 
 

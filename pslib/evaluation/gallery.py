@@ -11,11 +11,10 @@ from typing import Protocol as Interface
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from pslib.data.annotations import PersonSearchSet, Protocol
 from pslib.data.loading import read_image
-from pslib.data.resizing import fit_size
+from pslib.data.transforms import TestTransform
 from pslib.errors import UserError
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.embed import ground_truth_queries
@@ -62,11 +61,12 @@ def embed_gallery(
     """
     if not data.frames:
         raise UserError(f"the {data.split} split in {data.root} has no frames: make or fetch the set again.")
+    transform = TestTransform(test_size)
     found: list[dict[str, np.ndarray]] = []
     annotated: list[np.ndarray] = []
     for start in progress(range(0, len(data.frames), batch_size), desc=desc):
         frames = data.frames[start : start + batch_size]
-        images, scales = zip(*(_fitted(read_image(frame.path), test_size) for frame in frames), strict=True)
+        images, scales = zip(*(transform(read_image(frame.path)) for frame in frames), strict=True)
         boxes = [
             torch.from_numpy(frame.boxes).to(device) * scale for frame, scale in zip(frames, scales, strict=True)
         ]
@@ -82,11 +82,3 @@ def embed_gallery(
         ground_truth=Detections.from_ground_truth(data.frames, np.concatenate(annotated)),
         person_ids=np.concatenate([frame.person_ids for frame in data.frames]),
     )
-
-
-def _fitted(image: Tensor, test_size: tuple[int, int] | None) -> tuple[Tensor, float]:
-    """The image enlarged or shrunk to ``test_size``, and the factor."""
-    scale = fit_size(image.shape[-2:], test_size) if test_size else 1.0
-    if scale == 1.0:
-        return image, scale
-    return F.resize(image, [round(side * scale) for side in image.shape[-2:]], antialias=False), scale

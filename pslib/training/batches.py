@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from pslib.data.annotations import PersonSearchSet
 from pslib.data.loading import read_image, training_labels, training_target
-from pslib.data.resizing import resize_and_flip
+from pslib.data.transforms import TrainTransform
 from pslib.errors import UserError
 from pslib.training.recipes import Recipe
 
@@ -31,6 +31,7 @@ class TrainingBatches(Dataset):
         self.recipe, self.frames, self.seed = recipe, data.frames, seed
         labels = training_labels(data)
         self.targets = [training_target(frame, labels) for frame in data.frames]
+        self.transform = TrainTransform(recipe.image_sizes, flip=0.5 if recipe.flip else 0.0)
         self.cache: dict[int, Tensor] = {}
         self.cached_bytes = 0
 
@@ -54,11 +55,7 @@ class TrainingBatches(Dataset):
         return torch.randperm(len(self.frames), generator=generator).tolist()
 
     def _example(self, index: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        target = self.targets[index]
-        image, boxes = resize_and_flip(
-            self._image(index), target["boxes"], generator, self.recipe.image_sizes, self.recipe.flip
-        )
-        return image, target | {"boxes": boxes}
+        return self.transform(self._image(index), self.targets[index], generator)
 
     def _image(self, index: int) -> Tensor:
         if index not in self.cache:

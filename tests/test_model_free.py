@@ -95,7 +95,7 @@ def test_difficulty_prints_both_validation_sets(tmp_path, monkeypatch, capsys):
     data = painted_set(tmp_path, [(RED, BLUE), (BLUE, RED)])
     asked = []
     monkeypatch.setattr(model_free, "load", lambda *call: asked.append(call) or data)
-    difficulty(types.SimpleNamespace(profile="tiny", data_root=tmp_path))
+    difficulty(types.SimpleNamespace(profile="tiny", data_root=tmp_path, split="validation"))
     printed = capsys.readouterr().out
     assert asked == [("cuhk-sysu", tmp_path / "cuhk-sysu-val", "test"), ("prw", tmp_path / "prw-val", "test")]
     assert "prw-val, regular" in printed and "2 queries of 2 people, 7 gallery images each" in printed

@@ -76,7 +76,7 @@ def watched_shapes(model: AlignPS, size: tuple[int, int]) -> dict[str, tuple[int
 def architecture_figure(model: AlignPS, size: tuple[int, int] = (144, 224), title: str = "") -> Figure:
     """Draw ``model`` for an image of ``size``; every number in the picture is measured by :func:`watched_shapes`."""
     shapes, config = watched_shapes(model, size), model.config
-    fig, ax = new_figure(8.6, 3.9)
+    fig, ax = new_figure(8.4, 3.7)
     ax.set(xlim=(0, 100), ylim=(0, 50))
     ax.axis("off")
     rows = {"3": 6.0, "4": 20.5, "5": 35.0}

@@ -55,15 +55,18 @@ def lines_figure(
     height: float = 2.8,
     columns: int = 2,
     marks: Sequence[float] = (),
+    bottom: float | None = None,
 ) -> Figure:
     """One panel a title, ``columns`` in a row, each with its lines and a legend; ``marks`` are dashed verticals.
+
+    ``bottom`` is where the y axis of every panel begins, and all panels then share one axis.
 
     >>> fig = lines_figure({"left": [Line([0, 1], [2, 3], "a")], "right": []}, "steps", "mAP")
     >>> [ax.get_title() for ax in fig.axes]
     ['left', 'right']
     """
     rows = -(-len(panels) // columns)
-    fig, axes = new_figure(7.8, height, rows, min(columns, len(panels)), squeeze=False)
+    fig, axes = new_figure(7.8, height, rows, min(columns, len(panels)), squeeze=False, sharey=bottom is not None)
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for number, line in enumerate(lines):
             draw_line(ax, line, number)
@@ -73,6 +76,8 @@ def lines_figure(
         _plain(ax)
         if any(line.label for line in lines):
             ax.legend(fontsize=7.5, frameon=False)
+    if bottom is not None:
+        axes[0, 0].set_ylim(bottom=bottom)
     for ax in axes[-1]:
         ax.set_xlabel(xlabel, fontsize=8.5)
     for ax in axes[:, 0]:
@@ -103,23 +108,23 @@ def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlab
         ax.set_xlabel(xlabel, fontsize=8.5)
         _plain(ax)
     axes[0, 0].invert_yaxis()
-    axes[0, 0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0.02, 0.98))
+    axes[0, 0].legend(fontsize=8, frameon=False, loc="center right")
     return fig
 
 
 def matrix_figure(
-    matrices: Mapping[str, np.ndarray], names: Sequence[str], rows: str, columns: str, form: str = "{:.0f}"
+    matrices: Mapping[str, np.ndarray], names: Sequence[str], rows: str, columns: str, counts: np.ndarray
 ) -> Figure:
-    """Square matrices side by side on one colour scale, the number in every field."""
-    fig, axes = new_figure(3.3 * len(matrices) + 0.7, 3.1, 1, len(matrices), squeeze=False)
+    """Square matrices side by side on one colour scale, in every field the number and how many it stands on."""
+    fig, axes = new_figure(3.3 * len(matrices) + 0.7, 3.1, 1, len(matrices), squeeze=False, sharey=True)
     known = np.concatenate([matrix[~np.isnan(matrix)] for matrix in matrices.values()])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
         shown = ax.imshow(matrix, cmap="cividis", vmin=low, vmax=high)
         for (row, column), value in np.ndenumerate(matrix):
-            text = "no pair" if np.isnan(value) else form.format(value)
+            text = "no pair" if np.isnan(value) else f"{value:.0f}\n({counts[row, column]})"
             dark = not np.isnan(value) and value < (low + high) / 2
-            ax.text(column, row, text, ha="center", va="center", fontsize=11, color="white" if dark else "black")
+            ax.text(column, row, text, ha="center", va="center", fontsize=10, color="white" if dark else "black")
         ax.set_xticks(range(len(names)), names, fontsize=8)
         ax.set_yticks(range(len(names)), names, fontsize=8)
         ax.set_xlabel(columns, fontsize=8.5)

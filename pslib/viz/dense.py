@@ -70,7 +70,7 @@ def assignment_figure(
 def cell_figure(image: Any, box: Tensor, point: Tensor, stride: int) -> Figure:
     """Left: the distances l, t, r, b of one cell.  Right: the centerness of every cell centre inside the box."""
     picture, (x1, y1, x2, y2), (x, y) = to_array(image), box.tolist(), point.tolist()
-    fig, (left, right) = new_figure(6.0, 3.4, 1, 2, width_ratios=(1.15, 1))
+    fig, (left, right) = new_figure(5.6, 3.1, 1, 2)
     for ax in (left, right):
         _lay(ax, picture, 0.25 if ax is left else 0.75)
         draw_boxes(ax, box[None], color=PALETTE["black"], linewidth=1.6)

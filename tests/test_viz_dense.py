@@ -119,7 +119,7 @@ def test_lines_intervals_and_matrices_show_their_values():
     assert texts(fig).count("40.0") == 2
     few = np.full((2, 2), 7)
     fig = curves.matrix_figure({"m": np.array([[1.0, np.nan], [3.0, 4.0]])}, ("P3", "P4"), "query", "gallery", few)
-    assert {"1\n(7)", "no pair", "3\n(7)", "4\n(7)"} <= set(texts(fig))
+    assert {"1\n(7)", "too few", "3\n(7)", "4\n(7)"} <= set(texts(fig))
     curves.matrix_figure({"m": np.full((2, 2), np.nan)}, ("P3", "P4"), "query", "gallery", few)
     fig = curves.lines_figure({"a": [line]}, "height", marks=[0.25])
     assert fig.axes[0].lines[-1].get_xdata() == [0.25, 0.25]

@@ -101,7 +101,7 @@ def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlab
                 y = row + 0.24 * (place - (len(models) - 1) / 2)
                 ax.plot([value.low, value.high], [y, y], color=color, ls=style, lw=2)
                 ax.plot(value.mean, y, mark, color=color, ms=6, label=_NAMES.get(model, model) if row == 0 else None)
-                ax.text(value.high + 1.5, y, f"{value.mean:.1f}", fontsize=8, va="center")
+                ax.text(max(value.high, value.mean + 2) + 1.5, y, f"{value.mean:.1f}", fontsize=8, va="center")
         ax.set_yticks(range(len(measures)), list(measures), fontsize=8.5)
         ax.set(xlim=(0, 109), title=title)
         ax.title.set_size(9)
@@ -122,7 +122,7 @@ def matrix_figure(
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
         shown = ax.imshow(matrix, cmap="cividis", vmin=low, vmax=high)
         for (row, column), value in np.ndenumerate(matrix):
-            text = "no pair" if np.isnan(value) else f"{value:.0f}\n({counts[row, column]})"
+            text = "too few" if np.isnan(value) else f"{value:.0f}\n({counts[row, column]})"
             dark = not np.isnan(value) and value < (low + high) / 2
             ax.text(column, row, text, ha="center", va="center", fontsize=10, color="white" if dark else "black")
         ax.set_xticks(range(len(names)), names, fontsize=8)

@@ -144,7 +144,7 @@ def detections_figure(
 
 def _panels(size: tuple[int, int], count: int) -> tuple[Figure, Sequence[Axes]]:
     """``count`` axes in a row with the shape of an image of ``size`` (H, W), without ticks."""
-    width = 7.6
+    width = 7.0
     fig, axes = new_figure(width, width / count * size[0] / size[1] + 0.3, 1, count, squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])

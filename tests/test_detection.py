@@ -26,7 +26,7 @@ def found(rows, boxes, scores):
 
 
 def by_loop(frames, detections, iou, labelled_only, threshold):
-    """peers.md E.4 said aloud: a pair counts if each is the other's best and they overlap enough."""
+    """The rule said aloud: a pair counts if each is the other's best and they overlap enough."""
     people, scores, labels = 0, [], []
     for number, frame in enumerate(frames):
         truth = [box.tolist() for box, person in zip(frame.boxes, frame.person_ids, strict=True)

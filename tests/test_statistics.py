@@ -1,4 +1,4 @@
-"""Bootstrap intervals cover what they should; the verdict rule says what DESIGN.md says."""
+"""Bootstrap intervals cover what they should; the verdict rule says what was agreed."""
 
 import numpy as np
 import pytest

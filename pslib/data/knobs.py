@@ -1,7 +1,7 @@
 """How hard the drawn world is: one frozen dataclass of knobs, each with its unit and range.
 
 The defaults were fixed before any model was trained, by embeddings that learn nothing (random vectors, the mean
-colour of the box, a six-stripe HSV histogram): DESIGN.md, section "Data".
+colour of the box, a six-stripe HSV histogram).
 """
 
 from dataclasses import dataclass, fields

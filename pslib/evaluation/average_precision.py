@@ -1,6 +1,6 @@
 """Average precision, once, for detection and for search.
 
-Person search multiplies scikit-learn's ``average_precision_score`` by the recall (peers.md E.3, E.4), so that what
+Person search multiplies scikit-learn's ``average_precision_score`` by the recall, so that what
 was never detected costs as much as what was ranked last.  Both factors together are one short sum:
 
     AP = 1 / P * sum over the right ones i of  (right ones scored >= s_i) / (all scored >= s_i)

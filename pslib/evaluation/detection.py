@@ -1,4 +1,4 @@
-"""Detection recall and average precision, as person search counts them (peers.md E.4).
+"""Detection recall and average precision, as person search counts them.
 
 A detection and an annotated person are a match if their IoU reaches the threshold and each is the other's best.
 So no person is found twice, and no detection finds two.  AP is scikit-learn's times the recall.

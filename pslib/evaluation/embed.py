@@ -2,7 +2,7 @@
 
 With ground-truth boxes the model embeds the query's annotated box itself (OIM, NAE, SeqNet).  The other way, of
 AlignPS and PSTR, takes the detection with the highest IoU in the query's frame, so a query that was not detected has
-no feature (peers.md E.6, quirks 13 and 14).
+no feature.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def ground_truth_queries(protocol: Protocol, ground_truth: Detections) -> np.nda
 
     ``ground_truth`` is :meth:`Detections.from_ground_truth` with embeddings.  Raises :class:`UserError` if a query's
     box is not annotated in its frame (an offset of up to half an IoU is forgiven: PRW rounds differently in its two
-    files, peers.md E.2).
+    files).
     """
     embeddings, missed = best_iou_queries(protocol, ground_truth, iou=0.5)
     if missed.any():

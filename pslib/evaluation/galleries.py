@@ -1,6 +1,6 @@
 """Which images one query is searched in, and which boxes count as hers: the switches of the field, in one place.
 
-Two oddities of the real protocols need a decision (peers.md E.6, quirks 1 to 4): four galleries of CUHK-SYSU name an
+Two oddities of the real protocols need a decision: four galleries of CUHK-SYSU name an
 image twice, and two hold the query's own image.
 
 ``duplicates``
@@ -67,7 +67,7 @@ def resolve(gallery: Gallery, query_frame: int, duplicates: str = "official",
 def box_iou_threshold(boxes: np.ndarray) -> np.ndarray:
     """min(0.5, w h / ((w + 10)(h + 10))): the IoU a detection needs, (N,) for boxes (N, 4) in original pixels.
 
-    A box five pixels off on every side still passes; only small boxes are spared the full 0.5 (peers.md E.3).
+    A box five pixels off on every side still passes; only small boxes are spared the full 0.5.
 
     >>> box_iou_threshold(np.array([[0, 0, 100, 200], [0, 0, 10, 20]])).round(3).tolist()
     [0.5, 0.333]

@@ -1,6 +1,6 @@
 """Embeddings that learn nothing: the yardstick a trained model must beat, and the gauge of a set's difficulty.
 
-On ground-truth boxes, so that no detector enters.  DESIGN.md fixes the synthetic sets by them before any model is
+On ground-truth boxes, so that no detector enters.  They fix the difficulty of the synthetic sets before any model is
 trained: random <= 3 mAP, mean colour <= 15, six-stripe histogram 15 to 45 (on the validation people).
 """
 

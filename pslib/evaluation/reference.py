@@ -1,6 +1,6 @@
 """The search metric as one would say it aloud: one query, one gallery image, one detection at a time.
 
-Slow and plain on purpose.  It follows the loops of the released evaluators (peers.md E.3) and shares no code with
+Slow and plain on purpose.  It follows the loops of the released evaluators and shares no code with
 :mod:`pslib.evaluation.search`: the tests hold the two against each other, notebook 02 reads this one, and
 ``pslib bench evaluator`` measures what the other saves.
 """

@@ -1,4 +1,4 @@
-"""Search metrics: mAP and top-k over galleries of whole frames (peers.md E.3), vectorised.
+"""Search metrics: mAP and top-k over galleries of whole frames, vectorised.
 
 For one query: all detections of her gallery's frames are pooled and ranked by similarity to the query.  In a frame
 that shows her, the most similar detection with enough overlap is *the* right one (of equal ones the first row); every

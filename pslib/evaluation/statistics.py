@@ -1,4 +1,4 @@
-"""How far to trust a mean over queries, and what a difference of two models says about a claim (DESIGN.md, Verdicts).
+"""How far to trust a mean over queries, and what a difference of two models says about a claim.
 
 Queries of one person succeed or fail together, so identities are drawn with replacement, not queries.  For a
 difference of two variants trained from the same seeds, seeds are drawn first, then identities.
@@ -73,7 +73,7 @@ def paired_bootstrap(differences: np.ndarray, groups: np.ndarray, rng: np.random
 
 
 def verdict(per_seed: np.ndarray, interval: Interval, margin: float = 0.0, kind: str = "difference") -> Verdict:
-    """The word on a claim, by DESIGN.md's rule.
+    """The word on a claim, by the rule all pages share.
 
     ``per_seed`` (S,) mean difference of each seed, positive in the claimed direction; ``margin`` the smallest
     difference that matters, in the same unit.  ``kind="difference"``: reproduced if the interval lies above 0 and all

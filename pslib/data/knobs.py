@@ -1,7 +1,7 @@
 """How hard the drawn world is: one frozen dataclass of knobs, each with its unit and range.
 
-The defaults were fixed before any model was trained, by embeddings that learn nothing (random vectors, the mean
-colour of the box, a six-stripe HSV histogram).
+The defaults were fixed by embeddings that learn nothing (random vectors, the mean colour of the box, a six-stripe HSV
+histogram); no result of a trained model chose them.
 """
 
 from dataclasses import dataclass, fields

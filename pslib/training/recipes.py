@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 
+from pslib.data.transforms import MULTI_SCALE, TEST_SCALE
 from pslib.errors import UserError, require_choice
 from pslib.models.alignps import AlignPSConfig
 
@@ -109,8 +110,8 @@ _ALIGNPS = Recipe(
     schedule=Schedule(steps=360),
 )
 # Sec. IV-C: FCOS on P3-P5 with a plain FPN and a re-id head in parallel to the detection head.  Its re-id tower starts
-# from random weights and learns slowly, so it gets three times AlignPS's steps, and the learning rate that suited it
-# best of 1e-3, 2e-3 and 4e-3 on the same validation people.
+# from random weights and learns slowly, so it gets three times AlignPS's steps.  Its learning rate was
+# picked from trials at 1e-3, 2e-3 and 4e-3, of differing length, on the same validation people.
 _BASELINE = _ALIGNPS.with_(
     name="baseline",
     model__levels=("P3", "P4", "P5"),
@@ -145,8 +146,8 @@ _PAPER = _ALIGNPS.with_(
     schedule__warmup_steps=300,
     schedule__clip_norm=35.0,
     warm_start="none",
-    image_sizes=((667, 400), (1000, 600), (1333, 800), (1500, 900), (1666, 1000), (2000, 1200)),
-    test_size=(1500, 900),
+    image_sizes=MULTI_SCALE,
+    test_size=TEST_SCALE,
     workers=4,
 )
 RECIPES = {recipe.name: recipe for recipe in (_ALIGNPS, _BASELINE, _PAPER)}

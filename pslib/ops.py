@@ -125,19 +125,25 @@ def _corners(offset, offset_groups, size_in, kernel, stride, padding, dilation) 
     tap_x = steps(kernel[1], dilation[1]).repeat(kernel[0])
     y = offset[0] + (cell_y[:, None] + tap_y).unsqueeze(-1)
     x = offset[1] + (cell_x[:, None] + tap_x).unsqueeze(-1)
-    top, left = y.detach().floor(), x.detach().floor()
-    below, right = y - top, x - left
-    index, share = [], []
-    for row, share_y in ((top, 1 - below), (top + 1, below)):
-        for column, share_x in ((left, 1 - right), (left + 1, right)):
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            # A diverged (NaN) offset must give a NaN output, not an index out of range.
-            cell_row, cell_column = (
-                place.clamp(0, last).nan_to_num(0.0).long() for place, last in ((row, height - 1), (column, width - 1))
-            )
-            index.append(cell_row * width + cell_column)
-            share.append(share_y * share_x * inside)
+    rows, columns = _neighbours(y, height), _neighbours(x, width)
+    index = [row * width + column for row, _ in rows for column, _ in columns]
+    share = [share_y * share_x for _, share_y in rows for _, share_x in columns]
     return torch.stack(index, -1), torch.stack(share, -1)
+
+
+def _neighbours(place: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The cells before and after fractional places on an axis of ``size`` cells: (index int32, linear share) of each.
+
+    A neighbour outside the axis has share 0 and the index of the nearest cell.
+    """
+    before = place.detach().floor()
+    fraction = place - before
+    pairs = []
+    for cell, share in ((before, 1 - fraction), (before + 1, fraction)):
+        index = cell.clamp(0, size - 1)
+        # A diverged (NaN) offset must give a NaN output, not an index out of range.
+        pairs.append((index.nan_to_num(0.0).int(), share * (index == cell)))
+    return tuple(pairs)
 
 
 def _project_then_gather(input: Tensor, weight: Tensor, index: Tensor, share: Tensor) -> Tensor:
@@ -147,9 +153,8 @@ def _project_then_gather(input: Tensor, weight: Tensor, index: Tensor, share: Te
     taps = math.prod(kernel)
     rows = input.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
     projected = rows @ weight.permute(1, 2, 3, 0).reshape(channels, taps * out_channels)
-    first_cell = torch.arange(batch, device=index.device).view(-1, 1, 1, 1, 1) * (height * width)
-    tap = torch.arange(taps, device=index.device).view(1, 1, -1, 1, 1)
-    index = (index + first_cell) * taps + tap
+    tap = torch.arange(taps, dtype=_index_dtype(len(rows) * taps)).view(1, 1, -1, 1, 1)
+    index = _in_batch(index, height * width, taps, tap)
     return _weighted_sum(projected.reshape(-1, out_channels), index.reshape(-1, taps * 4), share.reshape(-1, taps * 4))
 
 
@@ -159,9 +164,8 @@ def _gather_then_project(input: Tensor, weight: Tensor, index: Tensor, share: Te
     out_channels, group_channels, *kernel = weight.shape
     offset_groups, taps, groups = index.shape[3], math.prod(kernel), channels // group_channels
     rows = input.permute(0, 2, 3, 1).reshape(-1, channels // offset_groups)
-    first_cell = torch.arange(batch, device=index.device).view(-1, 1, 1, 1, 1) * (height * width)
-    group = torch.arange(offset_groups, device=index.device).view(1, 1, 1, -1, 1)
-    index = (index + first_cell) * offset_groups + group
+    group = torch.arange(offset_groups, dtype=_index_dtype(len(rows))).view(1, 1, 1, -1, 1)
+    index = _in_batch(index, height * width, offset_groups, group)
     columns = _weighted_sum(rows, index.reshape(-1, 4), share.reshape(-1, 4))
     cells = batch * index.shape[1]
     columns = columns.reshape(cells, taps, groups, group_channels).permute(2, 0, 1, 3)
@@ -171,11 +175,57 @@ def _gather_then_project(input: Tensor, weight: Tensor, index: Tensor, share: Te
     return torch.bmm(columns, kernels).permute(1, 0, 2).reshape(cells, out_channels)
 
 
+def _index_dtype(count: int) -> torch.dtype:
+    """The narrowest type that counts ``count`` rows; half the bytes are half the time of a sort."""
+    return torch.int32 if count <= torch.iinfo(torch.int32).max else torch.int64
+
+
+def _in_batch(index: Tensor, cells: int, parts: int, part: Tensor) -> Tensor:
+    """Row of each cell ``index`` (B, ...) of one map among the ``parts`` rows of every cell of every map."""
+    first = torch.arange(index.shape[0], dtype=part.dtype).view(-1, 1, 1, 1, 1) * (cells * parts)
+    return index * parts + (first + part)
+
+
 def _weighted_sum(rows: Tensor, index: Tensor, share: Tensor) -> Tensor:
     """``sum_t share[m, t] * rows[index[m, t]]`` for rows (R, D), index and share (M, T): (M, D)."""
     if index.shape[0] == 0:
         return rows.new_zeros(0, rows.shape[1]) + rows.sum() + share.sum()
-    return F.embedding_bag(index, rows, mode="sum", per_sample_weights=share)
+    return _WeightedSum.apply(rows, index, share)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """A weighted ``embedding_bag`` whose backward is one too.
+
+    Forward, output row m is the bag of the rows it reads.  Backward, row r's gradient is the bag of the outputs that
+    read it, so sorting the pairs (m, r) by r once leaves the same quick gather; PyTorch's own backward adds row by row.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, index: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, index, share)
+        if not ctx.needs_input_grad[2]:
+            return F.embedding_bag(index, rows, mode="sum", per_sample_weights=share)
+        with torch.enable_grad():  # PyTorch's own graph serves for the shares
+            ctx.share = share.detach().requires_grad_()
+            ctx.out = F.embedding_bag(index, rows.detach(), mode="sum", per_sample_weights=ctx.share)
+        return ctx.out.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        rows, index, share = ctx.saved_tensors
+        grad = grad.contiguous()
+        to_rows = to_share = None
+        if ctx.needs_input_grad[0]:
+            order = index.reshape(-1).argsort()
+            counts = torch.bincount(index.reshape(-1), minlength=len(rows))
+            starts, readers = counts.cumsum(0) - counts, order // index.shape[1]
+            to_rows = F.embedding_bag(
+                readers, grad, starts, mode="sum", per_sample_weights=share.reshape(-1)[order]
+            )
+        if ctx.needs_input_grad[2]:
+            (to_share,) = torch.autograd.grad(ctx.out, ctx.share, grad, retain_graph=True)
+        return to_rows, None, to_share
 
 
 class DeformableConv2d(nn.Module):

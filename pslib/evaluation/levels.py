@@ -47,11 +47,11 @@ def embed_boxes(model: AlignPS, images: Sequence[Tensor], boxes: Sequence[Tensor
     """Unit embeddings (N, D) of the boxes given for each image, and the stride (N,) of the level each was read from.
 
     ``images`` are (3, H, W) tensors, ``boxes`` one (n, 4) xyxy tensor an image.  The cell is the one that
-    :meth:`AlignPS.best_cell` names, as in every evaluation.
+    :meth:`AlignPS.best_cells` names, as in every evaluation.
     """
     dense = model.dense(batch_images(images, multiple=model.backbone.strides[-1]))
-    pairs = [(image, model.best_cell(dense, image, box)) for image, one in enumerate(boxes) for box in one]
-    rows, cells = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+    cells = torch.cat([model.best_cells(dense, image, one) for image, one in enumerate(boxes)])
+    rows = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(one) for one in boxes]))
     embeddings = model.normalize(dense.embeddings[rows, cells])
     return embeddings.numpy(), dense.strides[cells].long().numpy()
 

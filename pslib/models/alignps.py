@@ -235,10 +235,10 @@ class AlignPS(nn.Module):
         """Boxes, scores and unit embeddings of each image after thresholding and non-maximum suppression."""
         results = []
         boxes = decode_ltrb(dense.points, dense.ltrb, dense.strides)  # (B, A, 4)
-        above = dense.class_logits.sigmoid() > self.config.class_threshold
+        all_scores, above = dense.scores, dense.class_logits.sigmoid() > self.config.class_threshold
         for image, size in enumerate(sizes):
             cells = above[image].nonzero().squeeze(1)
-            scores = dense.scores[image, cells]
+            scores = all_scores[image, cells]
             best = scores.topk(min(1000, len(cells))).indices
             cells, scores = cells[best], scores[best]
             candidates = clip_boxes_to_image(boxes[image, cells], tuple(size.tolist()))
@@ -261,23 +261,27 @@ class AlignPS(nn.Module):
         dense = self.dense(batch)
         embedded = []
         for image, people in enumerate(boxes):
-            cells = [self.best_cell(dense, image, box) for box in people]
-            index = torch.tensor(cells, dtype=torch.long, device=dense.points.device)
-            embedded.append(self.normalize(dense.embeddings[image, index]))
+            cells = self.best_cells(dense, image, people)
+            embedded.append(self.normalize(dense.embeddings[image, cells]))
         return self.detect(dense, batch.sizes), embedded
 
-    def best_cell(self, dense: DenseOutput, image: int, box: Tensor) -> int:
-        """The cell of ``image`` that a given ``box`` (4,) is embedded from: index into the A cells of all levels."""
-        matched, _ = assign_targets(
-            dense.points, dense.strides, dense.ranges, box[None], self.config.center_radius
-        )
-        candidates = (matched >= 0).nonzero().squeeze(1)
-        if len(candidates):
-            return int(candidates[dense.scores[image, candidates].argmax()])
-        reach = (box[2:] - box[:2]).max().clamp(min=1e-6) / 2  # lower < reach <= upper, as in the assignment
-        own_level = (dense.ranges[:, 0] < reach) & (reach <= dense.ranges[:, 1])
-        distance = (dense.points - (box[:2] + box[2:]) / 2).square().sum(dim=1)
-        return int(distance.masked_fill(~own_level, float("inf")).argmin())
+    def best_cells(self, dense: DenseOutput, image: int, boxes: Tensor) -> Tensor:
+        """The cells of ``image`` that given ``boxes`` (N, 4) are embedded from: indices (N,) into all A cells."""
+        points, ranges = dense.points, dense.ranges
+        if len(boxes) == 0:
+            return torch.zeros(0, dtype=torch.int64, device=points.device)
+        # One box at a time, since people who overlap do not compete here.
+        matched = [
+            assign_targets(points, dense.strides, ranges, box, self.config.center_radius)[0] for box in boxes.split(1)
+        ]
+        positive = torch.stack(matched) >= 0  # (N, A)
+        best = torch.where(positive, dense.scores[image], -1.0).argmax(dim=1)
+        reach = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1, keepdim=True).clamp(min=1e-6) / 2  # (N, 1)
+        own_level = (ranges[:, 0] < reach) & (reach <= ranges[:, 1])  # lower < reach <= upper, as in the assignment
+        centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+        distance = (points - centres).square().sum(dim=2)  # (N, A)
+        nearest = distance.masked_fill(~own_level, torch.inf).argmin(dim=1)
+        return torch.where(positive.any(dim=1), best, nearest)
 
 
 def _rows(maps: Sequence[Tensor]) -> Tensor:

@@ -37,7 +37,7 @@ def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimiz
     ]
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(settings, momentum=0.9)
-    return torch.optim.AdamW(settings)
+    return torch.optim.AdamW(settings, fused=True)
 
 
 def learning_rate_factor(step: int, schedule: Schedule) -> float:

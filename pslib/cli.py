@@ -127,6 +127,15 @@ def _add_training(commands) -> None:
                        help="write the record to data/results, and seed 0's weights to data/weights")
     train.set_defaults(run=_train)
 
+    reproduce = commands.add_parser("reproduce", help="compute a table or figure of a paper: what is not recorded yet")
+    reproduce.add_argument("experiment", help="its name: alignps-fig6, alignps-table1 ...")
+    reproduce.add_argument("--profile", default="tiny", help="tiny or small (default: tiny)")
+    reproduce.add_argument("--kind", default="both", choices=(*KINDS, "both"), help="which set (default: both)")
+    reproduce.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default: 3)")
+    reproduce.add_argument("--workers", type=int, default=1, help="processes that share the work (default: 1)")
+    reproduce.add_argument("--out", type=Path, default=None, help="folder of records and work (default: data/results)")
+    reproduce.set_defaults(run=_reproduce)
+
     evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")
     evaluate.add_argument("checkpoint", type=Path, help="a .safetensors file of pslib train")
     evaluate.add_argument("--kind", default="cuhk-sysu", choices=KINDS)
@@ -192,6 +201,12 @@ def _train(options) -> None:
     from pslib.experiments.commands import train
 
     train(options)
+
+
+def _reproduce(options) -> None:
+    from pslib.experiments.commands import reproduce
+
+    reproduce(options)
 
 
 def _evaluate(options) -> None:

@@ -13,14 +13,18 @@ import torch
 
 from pslib import paths
 from pslib.errors import UserError
+from pslib.experiments.lookup import find_experiment
 from pslib.experiments.records import read_record, read_records
+from pslib.experiments.registry import KINDS
+from pslib.experiments.reproduce import default_work, jobs_of, reproduce_in_parallel
+from pslib.experiments.reproduce import reproduce as compute
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
 from pslib.experiments.tables import comparison, results_table
 from pslib.training.checkpoints import load_model, load_weights
 from pslib.training.recipes import Recipe, make_recipe
 from pslib.training.warm_up import QUESTIONS, make_warm_start
 
-__all__ = ["open_run_data", "apply_overrides", "train", "evaluate", "warm_start", "records"]
+__all__ = ["open_run_data", "apply_overrides", "train", "reproduce", "evaluate", "warm_start", "records"]
 
 
 def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
@@ -97,6 +101,25 @@ def train(options: Namespace) -> None:
         raise UserError(record.info["reason"])
     print(results_table([record]))
     print(f"record: {path}")
+
+
+def reproduce(options: Namespace) -> None:
+    """Compute what is missing of an experiment and say for every run how it came out."""
+    experiment = find_experiment(options.experiment)
+    kinds = KINDS if options.kind == "both" else (options.kind,)
+    records = options.out / "records" if options.out else paths.results_dir()
+    work = options.out / "work" if options.out else default_work()
+    if options.workers > 1:
+        arguments = [experiment.name, "--profile", options.profile, "--kind", options.kind]
+        arguments += ["--seeds", str(options.seeds), "--workers", "1"]
+        arguments += ["--out", str(options.out)] if options.out else []
+        if reproduce_in_parallel(arguments, options.workers, work / "logs"):
+            raise UserError(f"a worker of {experiment.name} failed: its log in {work / 'logs'} says why.")
+        return
+    data = {kind: open_run_data(kind, options.profile, None) for kind in kinds}
+    jobs = jobs_of(experiment, options.profile, kinds, options.seeds)
+    for number, line in enumerate(compute(jobs, data, records=records, work=work, device=_device()), start=1):
+        print(f"[{number} of {len(jobs)}] {line}", flush=True)
 
 
 def evaluate(options: Namespace) -> None:

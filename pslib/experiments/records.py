@@ -25,7 +25,17 @@ from pslib.errors import UserError
 from pslib.models.alignps import AlignPSConfig
 from pslib.training.recipes import COMPONENT_VERSIONS, LossWeights, Recipe, Schedule, recipe_hash
 
-__all__ = ["RECORD_VERSION", "Record", "record_stem", "write_record", "read_record", "read_records", "provenance"]
+__all__ = [
+    "RECORD_VERSION",
+    "Record",
+    "record_stem",
+    "find_record",
+    "write_record",
+    "read_record",
+    "read_records",
+    "set_aside",
+    "provenance",
+]
 
 RECORD_VERSION = 1
 
@@ -87,6 +97,13 @@ def record_stem(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:
     return folder / recipe.profile / recipe.kind / f"{recipe.name}-{run_hash}-s{seed}"
 
 
+def find_record(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:
+    """Path of the JSON of a run, whether it is there or not; a run recorded under another name is the same run."""
+    stem = record_stem(folder, recipe, run_hash, seed)
+    other = sorted(stem.parent.glob(f"*-{run_hash}-s{seed}.json"))
+    return other[0] if other else stem.with_name(stem.name + ".json")
+
+
 def write_record(stem: Path, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
     """Write ``stem.npz`` and ``stem.json``, each atomically, and return the JSON's path."""
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +135,17 @@ def read_record(path: Path) -> Record:
     if found != RECORD_VERSION:
         raise UserError(f"the record {path} has version {found}, not {RECORD_VERSION}: delete it and rerun.")
     return Record(path, info, arrays)
+
+
+def set_aside(path: Path) -> Path:
+    """Move a record that cannot be used out of the way, its arrays too; returns where its JSON lies now."""
+    kept = path
+    for suffix in (".npz", ".json"):
+        old = path.with_suffix(suffix)
+        kept = old.with_name(f"{old.name}.set-aside")
+        if old.exists():
+            os.replace(old, kept)
+    return kept
 
 
 def read_records(folder: Path, **wanted: Any) -> list[Record]:

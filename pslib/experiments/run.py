@@ -18,16 +18,21 @@ from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.errors import NotFiniteError
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
+from pslib.evaluation.readout import layer_search
+from pslib.evaluation.sampling import has_sampling_points, sampling_spread
 from pslib.evaluation.search import search
-from pslib.experiments.records import provenance, read_record, record_stem, write_record
+from pslib.experiments.records import find_record, provenance, read_record, record_stem, write_record
+from pslib.models.alignps import AlignPS
 from pslib.training.checkpoints import save_weights, stored_run
 from pslib.training.recipes import Recipe, recipe_hash
 from pslib.training.trainer import Curves, DivergedError, train
 
-__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "run"]
+__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "look_inside", "run"]
 
 # People whose embeddings every record keeps, so that pictures of all models show the same fifteen.
 PICTURED_PEOPLE = 15
+# Test frames whose people's sampling points are measured.
+SAMPLED_FRAMES = 100
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ def measure(data: PersonSearchSet, embeddings: GalleryEmbeddings) -> tuple[dict[
         "search": {},
         "ground_truth": {},
     }
-    arrays: dict[str, np.ndarray] = {}
+    people = np.repeat(np.arange(len(data.frames)), [len(frame.boxes) for frame in data.frames])
+    hit = np.bincount(found.matched_person[found.right], minlength=len(people)).astype(bool)
+    arrays: dict[str, np.ndarray] = {"detection/found": hit, "detection/frame": people.astype(np.int32)}
     for name, protocol in data.protocols.items():
         queries = embeddings.of_queries(protocol)
         arrays[f"{name}/people"] = np.array([query.person_id for query in protocol.queries], np.int64)
@@ -119,6 +126,23 @@ def evaluate_test(
     return scalars, arrays
 
 
+def look_inside(model: AlignPS, recipe: Recipe, data: PersonSearchSet) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a record keeps of the network itself: re-id read out at every layer, the reach of its sampling points."""
+    protocol = main_protocol(data)
+    arrays = {f"readout/{name}": ap for name, ap in layer_search(model, data, protocol, recipe.test_size).items()}
+    scalars = {"readout": {name.removeprefix("readout/"): 100 * float(ap.mean()) for name, ap in arrays.items()}}
+    if has_sampling_points(model):
+        frames = range(0, len(data.frames), max(1, len(data.frames) // SAMPLED_FRAMES))
+        for path, spread in sampling_spread(model, data, frames, recipe.test_size).items():
+            arrays |= {f"sampling/{path}/radius": spread.radius, f"sampling/{path}/inside": spread.inside}
+        counts = [len(data.frames[number].boxes) for number in frames]
+        arrays["sampling/frame"] = np.repeat(np.array(frames, np.int32), counts)
+        scalars["sampling"] = {
+            name.removeprefix("sampling/"): float(values.mean()) for name, values in arrays.items() if "/C" in name
+        }
+    return scalars, {name: v.astype(np.float16) if v.dtype.kind == "f" else v for name, v in arrays.items()}
+
+
 def run(
     recipe: Recipe,
     seed: int,
@@ -129,6 +153,7 @@ def run(
     device: str = "cpu",
     weights: Path | None = None,
     test: bool = True,
+    inside: bool = False,
 ) -> Path:
     """Compute one run unless it is recorded already; return the path of its record.
 
@@ -137,13 +162,14 @@ def run(
         work: folder of checkpoints; a run killed half-way goes on from there.
         weights: where to keep the trained model, if anywhere.
         test: False leaves the test set alone (tuning looks at validation only).
+        inside: keep what :func:`look_inside` finds as well.
     """
     run_hash = recipe_hash(recipe, data.fingerprint)
     stem = record_stem(records, recipe, run_hash, seed)
-    path = stem.with_name(stem.name + ".json")
+    path = find_record(records, recipe, run_hash, seed)
     if path.exists():
         # Weights are named by recipe and seed only: those of another hash may lie there.
-        kept = weights is None or stored_run(weights) == stem.name
+        kept = weights is None or stored_run(weights).endswith(f"{run_hash}-s{seed}")
         if kept or read_record(path).info["status"] == "diverged":
             return path
     checkpoint = work / f"{run_hash}-s{seed}" / "checkpoint.pt"
@@ -169,6 +195,10 @@ def run(
         )
         trained = time.perf_counter()
         results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
+        tested = time.perf_counter()
+        if test and inside:
+            scalars, more = look_inside(model.cpu(), recipe, data.test)
+            results, arrays = results | scalars, arrays | more
     except NotFiniteError as error:
         curves = error.curves if isinstance(error, DivergedError) else curves
         info |= {"status": "diverged", "reason": str(error), "protocols": []}
@@ -186,7 +216,7 @@ def run(
         "cost": {
             "train_seconds": curves.seconds,
             "total_seconds": time.perf_counter() - started,
-            "test_seconds": time.perf_counter() - trained,
+            "test_seconds": tested - trained,
             "peak_memory_mb": _peak_memory_mb(),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "threads": torch.get_num_threads(),

@@ -57,10 +57,14 @@ class AlignedFeatureAggregation(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        merged = self.merge(maps)
+        return [self.output[level](merged[level]) for level in self.levels]
+
+    def merge(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """C3, C4, C5 brought together from the top down: what each output convolution reads."""
         c3, c4, c5 = (lateral(level) for lateral, level in zip(self.lateral, maps, strict=True))
         p4 = self._merge(c4, c5)
-        merged = {"P5": c5, "P4": p4, "P3": self._merge(c3, p4)}
-        return [self.output[level](merged[level]) for level in self.levels]
+        return {"P5": c5, "P4": p4, "P3": self._merge(c3, p4)}
 
     def _merge(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """One top-down step: enlarge ``coarse`` to ``fine``'s size, then add or concatenate."""

@@ -7,7 +7,7 @@ every table that shows it.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 
 from pslib.data.transforms import MULTI_SCALE, TEST_SCALE
 from pslib.errors import UserError, require_choice
@@ -162,11 +162,26 @@ def make_recipe(name: str, kind: str) -> Recipe:
 def recipe_hash(recipe: Recipe, fingerprint: str) -> str:
     """Twelve hex digits over recipe, data fingerprint and component versions; the name and workers do not count.
 
+    Only fields that differ from their default enter, so a switch added later (its default being what was done before)
+    leaves older records valid.  A default therefore never changes without a new component version.
+
     >>> recipe_hash(RECIPES["alignps"], "x") == recipe_hash(RECIPES["alignps"].with_(workers=3), "x")
     True
     """
-    content = asdict(recipe)
+    content = _changed(recipe)
     for cosmetic in ("name", "workers"):
-        del content[cosmetic]
+        content.pop(cosmetic, None)
     text = json.dumps([content, fingerprint, COMPONENT_VERSIONS], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _changed(part: object) -> dict[str, object]:
+    """Fields of a dataclass that are not at their default, parts within it likewise."""
+    found: dict[str, object] = {}
+    for item in fields(part):
+        value = getattr(part, item.name)
+        if is_dataclass(value):
+            found |= {item.name: inner} if (inner := _changed(value)) else {}
+        elif item.default is MISSING or value != item.default:
+            found[item.name] = value
+    return found

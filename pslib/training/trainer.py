@@ -19,6 +19,7 @@ from pslib.models.alignps import AlignPS
 from pslib.progress import progress
 from pslib.training.batches import TrainingBatches
 from pslib.training.checkpoints import load_checkpoint, save_checkpoint
+from pslib.training.memory import keep_freed_memory
 from pslib.training.recipes import Recipe
 from pslib.training.schedule import build_optimizer, learning_rate_factor
 from pslib.training.warm_start import apply_warm_start
@@ -82,6 +83,7 @@ def train(
 
     Raises DivergedError if a loss or a weight is not finite.
     """
+    keep_freed_memory()
     model = build_model(recipe, len(data.person_ids), seed).to(device)
     optimizer = build_optimizer(model, recipe.schedule)
     dtype = AUTOCAST[recipe.schedule.precision]

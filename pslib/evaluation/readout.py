@@ -1,0 +1,91 @@
+"""Where in the network is identity to be read?  Re-id from the features of every layer behind the neck.
+
+AlignPS, Sec. III-B, argues that detection layers do away with what tells people apart, since all people are one class
+to them ("task misalignment"), and orders its tasks accordingly (Fig. 8, Table III).  Here every layer is searched with,
+nothing being trained for it: the features at the cell of each annotated box, standardised, compared by cosine.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pslib.data.annotations import PersonSearchSet
+from pslib.data.loading import read_image
+from pslib.data.transforms import TestTransform
+from pslib.evaluation.detections import Detections
+from pslib.evaluation.embed import ground_truth_queries
+from pslib.evaluation.search import search
+from pslib.models.alignps import AlignPS
+from pslib.models.batching import batch_images
+from pslib.progress import progress
+
+__all__ = ["readout_layers", "layer_features", "layer_search"]
+
+
+def readout_layers(model: AlignPS) -> dict[str, list[nn.Module]]:
+    """Modules behind the neck by layer name, in order; several modules are the same layer on several levels.
+
+    ``neck``, then ``class 1``, ``class 2`` ..., ``box 1`` ..., and ``re-id 1`` ... where re-id has a tower of its own.
+    """
+    layers: dict[str, list[nn.Module]] = {"neck": list(model.neck.output.values())}
+    towers = {"class": model.head.class_tower, "box": model.head.box_tower, "re-id": model.reid_tower}
+    for name, tower in towers.items():
+        for number, layer in enumerate((m for m in tower.modules() if isinstance(m, nn.ReLU)), start=1):
+            layers[f"{name} {number}"] = [layer]
+    return layers
+
+
+@torch.no_grad()
+def layer_features(model: AlignPS, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Features (N, C) of all N boxes at every layer, and under ``embedding`` what the model itself compares.
+
+    ``images`` are (3, H, W) tensors, ``boxes`` one (n, 4) xyxy tensor an image in px.  Each box is read at the cell it
+    is embedded from (:meth:`AlignPS.best_cells`), on the level of that cell.
+    """
+    seen: dict[str, list[Tensor]] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda _module, _inputs, output, name=name: seen.setdefault(name, []).append(output)
+        )
+        for name, modules in readout_layers(model).items()
+        for module in modules
+    ]
+    try:
+        dense = model.dense(batch_images(images, multiple=model.backbone.strides[-1]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    cells = torch.cat([model.best_cells(dense, image, one) for image, one in enumerate(boxes)])
+    rows = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(one) for one in boxes]))
+    features = {
+        name: torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)[rows, cells]  # of (B, A, C)
+        for name, maps in seen.items()
+    }
+    return features | {"embedding": model.normalize(dense.embeddings[rows, cells])}
+
+
+def layer_search(
+    model: AlignPS, data: PersonSearchSet, protocol: str, test_size: tuple[int, int] | None = None, batch_size: int = 8
+) -> dict[str, np.ndarray]:
+    """Average precision (Q,) of every query with ground-truth boxes, by the features of each layer.
+
+    Each channel is standardised over the set's boxes: features behind a ReLU are all positive and would share one
+    direction.  ``embedding`` is compared as it is.
+    """
+    transform, parts = TestTransform(test_size), []
+    for start in progress(range(0, len(data.frames), batch_size), desc="read out layers"):
+        frames = data.frames[start : start + batch_size]
+        images, scales = zip(*(transform(read_image(frame.path)) for frame in frames), strict=True)
+        boxes = [torch.from_numpy(frame.boxes) * scale for frame, scale in zip(frames, scales, strict=True)]
+        parts.append(layer_features(model, images, boxes))
+    found = {}
+    for name in parts[0]:
+        features = torch.cat([part[name] for part in parts]).float()
+        if name != "embedding":
+            features = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
+        gallery = Detections.from_ground_truth(data.frames, nn.functional.normalize(features, dim=1).numpy())
+        queries = ground_truth_queries(data.protocols[protocol], gallery)
+        found[name] = search(data.protocols[protocol], gallery, queries, num_frames=len(data.frames)).ap
+    return found

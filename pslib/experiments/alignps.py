@@ -1,0 +1,267 @@
+"""AlignPS's Fig. 6 and Tables I to V as experiments: variants of one model, and what the paper concludes from them.
+
+Two schedules.  A variant with both scale and task alignment reads its embeddings from one map that the warm start has
+prepared, and learns in AlignPS's 360 steps.  One that lacks either has towers or levels to train from scratch and is
+still at the uniform plateau by then, so it gets the baseline's schedule, three times as long: a row below AlignPS is
+never below it for want of steps.  Where detection is compared, AlignPS has the long schedule too.
+"""
+
+from pslib.experiments.registry import Claim, Experiment
+from pslib.training.recipes import RECIPES, Recipe
+
+__all__ = ["VARIANTS", "EXPERIMENTS"]
+
+_ALIGNPS, _BASELINE = RECIPES["alignps"], RECIPES["baseline"]
+_LONG = _BASELINE.schedule
+_SCALE = {"model__levels": ("P3",)}
+_REGION = {"model__lateral": "deformable", "model__output": "deformable", "model__topdown": "concat"}
+_TASK = {"model__structure": "reid-first"}
+_PLAIN_NECK = {"model__lateral": "conv", "model__output": "conv", "model__topdown": "sum"}
+# Longer and shorter side in px around the stored 224 x 144: four fifths to five quarters, where people stay visible.
+_SIZES = ((179, 115), (201, 130), (224, 144), (252, 162), (280, 180))
+
+_CHANGES: dict[str, tuple[Recipe, dict[str, object]]] = {
+    "alignps": (_ALIGNPS, {}),
+    "alignps-long": (_ALIGNPS, {"schedule": _LONG}),
+    "baseline": (_BASELINE, {}),
+    # Fig. 6
+    "scale": (_BASELINE, _SCALE),
+    "region": (_BASELINE, _REGION),
+    "task": (_BASELINE, _TASK),
+    "scale-region": (_BASELINE, _SCALE | _REGION),  # also T3 of Table III
+    "scale-task": (_ALIGNPS, _PLAIN_NECK),  # also "none" of Table II
+    "region-task": (_BASELINE, _REGION | _TASK),  # also P3, P4, P5 of Table I
+    # Table I
+    "p4": (_ALIGNPS, {"model__levels": ("P4",)}),
+    "p5": (_ALIGNPS, {"model__levels": ("P5",)}),
+    "p3-p4": (_ALIGNPS, {"model__levels": ("P3", "P4"), "schedule": _LONG}),
+    "p3-multiscale": (_ALIGNPS, {"image_sizes": _SIZES}),
+    "p3-p4-p5-multiscale": (_BASELINE, _REGION | _TASK | {"image_sizes": _SIZES}),
+    # Table II
+    "lateral": (_ALIGNPS, _PLAIN_NECK | {"model__lateral": "deformable"}),
+    "output": (_ALIGNPS, _PLAIN_NECK | {"model__output": "deformable"}),
+    "concat": (_ALIGNPS, _PLAIN_NECK | {"model__topdown": "concat"}),
+    "lateral-output": (_ALIGNPS, {"model__topdown": "sum"}),
+    "lateral-concat": (_ALIGNPS, {"model__output": "conv"}),
+    "output-concat": (_ALIGNPS, {"model__lateral": "conv"}),
+    # Table III
+    "t1": (_ALIGNPS, {"model__structure": "box", "schedule": _LONG}),
+    "t2": (_ALIGNPS, {"model__structure": "class", "schedule": _LONG}),
+    # Table IV
+    "oim": (_ALIGNPS, {"model__triplet": "none"}),
+    "toim-without-table": (_ALIGNPS, {"model__triplet": "plain"}),
+    # Not in the paper
+    "no-mean-subtraction": (_ALIGNPS, {"model__mean_subtraction": False}),
+    "quarter-queue": (_ALIGNPS, {"model__queue_channels": 12}),
+    "unnormalized-table": (_ALIGNPS, {"model__normalize_table": False}),
+    "half-reid-weight": (_ALIGNPS, {"weights__oim": 0.1, "weights__triplet": 0.1}),
+    "double-reid-weight": (_ALIGNPS, {"weights__oim": 0.4, "weights__triplet": 0.4}),
+    "cold": (_ALIGNPS, {"model__temperature": 1 / 15}),
+}
+VARIANTS: dict[str, Recipe] = {
+    name: recipe.with_(name=name, **changes) for name, (recipe, changes) in _CHANGES.items()
+}
+
+
+def _better(first: str, second: str, text: str, **more: object) -> Claim:
+    return Claim(f"{first} > {second}", text, {first: 1, second: -1}, **more)
+
+
+FIG6 = Experiment(
+    name="alignps-fig6",
+    title="scale, region and task alignment, alone and together",
+    source="AlignPS, Fig. 6",
+    reported="alignps-fig6",
+    rows={
+        "baseline": "baseline",
+        "scale": "scale",
+        "region": "region",
+        "task": "task",
+        "scale+region": "scale-region",
+        "scale+task": "scale-task",
+        "region+task": "region-task",
+        "all": "alignps",
+    },
+    claims=(
+        _better("scale", "baseline", "Scale alignment alone improves the baseline."),
+        _better("region", "baseline", "Region alignment alone improves the baseline."),
+        _better("task", "baseline", "Task alignment alone improves the baseline."),
+        _better("all", "baseline", "All three together improve the baseline."),
+        _better("all", "scale+region", "Task alignment adds to the other two."),
+        _better("all", "scale+task", "Region alignment adds to the other two."),
+        _better("all", "region+task", "Scale alignment adds to the other two."),
+    ),
+    variants=VARIANTS,
+)
+TABLE1 = Experiment(
+    name="alignps-table1",
+    title="which levels of the pyramid",
+    source="AlignPS, Table I",
+    reported="alignps-table1",
+    rows={
+        "P3": "alignps",
+        "P4": "p4",
+        "P5": "p5",
+        "P3, P4": "p3-p4",
+        "P3, P4, P5": "region-task",
+        "P3, long": "alignps-long",
+        "P3, multi-scale": "p3-multiscale",
+        "P3, P4, P5, multi-scale": "p3-p4-p5-multiscale",
+    },
+    claims=(
+        _better("P3", "P4", "P3 searches better than P4."),
+        _better("P3", "P5", "P3 searches better than P5."),
+        _better("P4", "P5", "P4 searches better than P5."),
+        _better("P3", "P3, P4", "People on two levels are searched worse than on P3 alone."),
+        _better("P3", "P3, P4, P5", "People on three levels are searched worse than on P3 alone."),
+        Claim(
+            "P3, P4, P5 detect > P3",
+            "Three levels detect slightly better.",
+            {"P3, P4, P5": 1, "P3, long": -1},
+            measure="recall",
+            margin=0.5,
+            column="recall",
+        ),
+        _better(
+            "P3, multi-scale",
+            "P3, P4, P5, multi-scale",
+            "Multi-scale training does not cure what several levels do to search.",
+            column=None,
+            source="Sec. IV-C, prose",
+        ),
+    ),
+    note='"P3, long" is P3 on the schedule of the rows with several levels, for the claim about detection.',
+    variants=VARIANTS,
+)
+TABLE2 = Experiment(
+    name="alignps-table2",
+    title="the parts of region alignment",
+    source="AlignPS, Table II",
+    reported="alignps-table2",
+    rows={
+        "none": "scale-task",
+        "lateral": "lateral",
+        "output": "output",
+        "concat": "concat",
+        "lateral+output": "lateral-output",
+        "lateral+concat": "lateral-concat",
+        "output+concat": "output-concat",
+        "all": "alignps",
+    },
+    claims=(
+        _better("lateral", "none", "Deformable lateral convolutions improve search."),
+        _better("output", "none", "Deformable output convolutions improve search."),
+        _better("concat", "none", "Concatenation improves search a little.", margin=1.0),
+        _better("all", "none", "All three together improve search."),
+        _better("lateral+output", "lateral", "Output deformable convolutions add to lateral ones.", margin=1.0),
+        _better("lateral+output", "output", "Lateral deformable convolutions add to output ones.", margin=1.0),
+        _better("all", "lateral+output", "Concatenation adds to both deformable convolutions.", margin=1.0),
+        _better("all", "lateral+concat", "Output deformable convolutions add to the other two."),
+        _better("all", "output+concat", "Lateral deformable convolutions add to the other two.", margin=1.0),
+    ),
+    variants=VARIANTS,
+)
+TABLE3 = Experiment(
+    name="alignps-table3",
+    title="which task comes first",
+    source="AlignPS, Table III and Fig. 8",
+    reported="alignps-table3",
+    rows={
+        "T1": "t1",
+        "T2": "t2",
+        "T3": "scale-region",
+        "AlignPS": "alignps",
+        "AlignPS, long": "alignps-long",
+    },
+    claims=(
+        _better("AlignPS", "T1", "Re-id first searches better than re-id behind the box tower."),
+        _better("AlignPS", "T2", "Re-id first searches better than re-id behind the classification tower."),
+        _better("AlignPS", "T3", "Re-id first searches better than re-id beside detection."),
+        _better("T3", "T1", "A re-id tower of its own is slightly better than the box tower.", margin=1.0),
+        _better("T3", "T2", "A re-id tower of its own is better than the classification tower."),
+        Claim(
+            "AlignPS detects as T3",
+            "Re-id first costs detection nothing.",
+            {"AlignPS, long": 1, "T3": -1},
+            measure="recall",
+            kind="equivalence",
+            margin=1.0,
+            column="recall",
+        ),
+    ),
+    note='"AlignPS, long" has the schedule of T1 to T3, for the claim about detection.',
+    variants=VARIANTS,
+)
+TABLE4 = Experiment(
+    name="alignps-table4",
+    title="the triplet-aided OIM loss",
+    source="AlignPS, Table IV",
+    reported="alignps-table4",
+    rows={"OIM": "oim", "TOIM w/o LUT": "toim-without-table", "TOIM w/ LUT": "alignps"},
+    claims=(
+        _better("TOIM w/o LUT", "OIM", "A triplet term improves OIM slightly.", margin=1.0),
+        _better("TOIM w/ LUT", "OIM", "A triplet term with table rows improves OIM.", margin=1.0),
+        _better("TOIM w/ LUT", "TOIM w/o LUT", "Table rows improve the triplet term.", margin=1.0),
+    ),
+    variants=VARIANTS,
+)
+PROSE = Experiment(
+    name="alignps-prose",
+    title="claims that stand in the text only",
+    source="AlignPS, Sec. IV-C and Fig. 7",
+    rows={"AlignPS, long": "alignps-long"},
+    claims=(
+        Claim(
+            "C4 reaches wider than C3",
+            "The lateral convolution of C3 samples close to the body's centre, that of C4 covers more.",
+            {"AlignPS, long": 1},
+            measure="spread",
+            margin=2.0,
+            column=None,
+        ),
+        Claim(
+            "C3 stays inside more than C4",
+            "More of C3's sampling points lie inside the person's box than of C4's.",
+            {"AlignPS, long": 1},
+            measure="inside",
+            margin=2.0,
+            column=None,
+        ),
+    ),
+    variants=VARIANTS,
+)
+EXTRAS = Experiment(
+    name="alignps-extras",
+    title="choices that the paper does not discuss",
+    source="pslib; the released code of AlignPS has them",
+    rows={
+        "AlignPS": "alignps",
+        "without mean subtraction": "no-mean-subtraction",
+        "queue of a quarter of the channels": "quarter-queue",
+        "table not normalised": "unnormalized-table",
+        "re-id weight 0.1": "half-reid-weight",
+        "re-id weight 0.4": "double-reid-weight",
+        "temperature 1/15": "cold",
+    },
+    claims=(
+        _better("AlignPS", "without mean subtraction", "Mean subtraction improves search.", column=None),
+        Claim(
+            "a quarter of the queue is enough",
+            "A queue with a quarter of the channels searches as well.",
+            {"queue of a quarter of the channels": 1, "AlignPS": -1},
+            kind="equivalence",
+            column=None,
+        ),
+        Claim(
+            "a table not normalised is as good",
+            "A table whose rows are not brought back to unit length searches as well.",
+            {"table not normalised": 1, "AlignPS": -1},
+            kind="equivalence",
+            column=None,
+        ),
+    ),
+    variants=VARIANTS,
+)
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for experiment in (FIG6, TABLE1, TABLE2, TABLE3, TABLE4, PROSE, EXTRAS)
+}

@@ -1,0 +1,62 @@
+"""From an experiment to its records: which are there, which are missing."""
+
+import json
+from functools import cache
+
+from pslib import paths
+from pslib.errors import UserError, require_choice
+from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.records import Record, read_record
+from pslib.experiments.registry import Experiment
+from pslib.training.recipes import Recipe, recipe_hash
+
+__all__ = ["find_experiment", "at_profile", "known_fingerprint", "records_of"]
+
+# What the larger profiles change in every variant: the backbone's strides double, and with them what depends on pixels.
+PROFILE_CHANGES: dict[str, dict[str, object]] = {
+    "tiny": {},
+    "small": {
+        "model__backbone": "resnet18",
+        "model__size_cuts": (64.0, 96.0),
+        "model__channels": 128,
+        "model__head_channels": 64,
+        "model__queue_size": 512,
+    },
+}
+
+
+def find_experiment(name: str) -> Experiment:
+    """The experiment called ``name``; a misspelt name is answered with the nearest ones."""
+    return EXPERIMENTS[require_choice("experiment", name, EXPERIMENTS)]
+
+
+def at_profile(recipe: Recipe, profile: str) -> Recipe:
+    """A variant, defined at the tiny profile, at another one."""
+    changes = dict(PROFILE_CHANGES[require_choice("profile", profile, PROFILE_CHANGES)])
+    if profile != "tiny" and recipe.image_sizes:
+        changes["image_sizes"] = tuple((2 * longer, 2 * shorter) for longer, shorter in recipe.image_sizes)
+    return recipe.with_(profile=profile, **changes)
+
+
+@cache
+def known_fingerprint(kind: str, profile: str) -> str:
+    """Fingerprint of a drawn set: of the one on disk, else of the one that the committed records were computed on."""
+    manifest = paths.synthetic_dir(profile) / kind / "manifest.json"
+    if manifest.is_file():
+        from pslib.data.loading import fingerprint
+
+        return fingerprint(manifest.parent)
+    for path in sorted((paths.results_dir() / profile / kind).glob("*.json")):
+        try:
+            return str(json.loads(path.read_text())["data"]["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    raise UserError(f"there is no drawn {kind} set of the profile {profile}: make it with pslib data make.")
+
+
+def records_of(recipe: Recipe) -> list[Record]:
+    """Finished records of ``recipe``, seeds in order; a recipe recorded under another name counts."""
+    run_hash = recipe_hash(recipe, known_fingerprint(recipe.kind, recipe.profile))
+    folder = paths.results_dir() / recipe.profile / recipe.kind
+    found = [read_record(path) for path in sorted(folder.glob(f"*-{run_hash}-s*.json"))]
+    return sorted((r for r in found if r.info["status"] == "finished"), key=lambda record: record.info["seed"])

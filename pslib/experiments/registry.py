@@ -1,0 +1,75 @@
+"""Experiments: a table or figure of a paper as variants to compute and claims to test.
+
+An experiment names the *rows* of the table and, for each, a variant: a recipe that any experiment may share.  A
+*claim* is what the paper concludes from the rows, as a difference between some of them with a direction and a margin.
+Claims are written down before their first record exists.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pslib.errors import UserError, require_choice
+from pslib.training.recipes import Recipe
+
+__all__ = ["KINDS", "MEASURES", "Claim", "Experiment"]
+
+KINDS = ("cuhk-sysu", "prw")
+# What a claim compares, each a value for every query (or person), in per cent where it is a share.
+MEASURES = {
+    "map": "search mAP",
+    "top1": "search top-1",
+    "ground-truth map": "mAP with ground-truth boxes",
+    "recall": "detection recall",
+    "spread": "radius of the 81 sampling points, C4's path minus C3's, in per cent of the box height",
+    "inside": "share of the 81 sampling points inside the box, C3's path minus C4's",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One conclusion of a paper: a sum of rows with signs is above zero, or (equivalence) as good as zero.
+
+    ``contrast`` gives each row's factor: ``{"all": 1, "none": -1}`` claims that *all* is better than *none*.
+    ``margin`` is the smallest difference that would matter, in the unit of ``measure``.  ``column`` names the
+    reported column that the same contrast is read from, if the paper prints one.
+    """
+
+    name: str
+    text: str
+    contrast: Mapping[str, float]
+    measure: str = "map"
+    kind: str = "difference"  # or "equivalence"
+    margin: float = 2.0
+    column: str | None = "mAP"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require_choice("measure", self.measure, MEASURES)
+        require_choice("kind of claim", self.kind, ("difference", "equivalence"))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One table or figure: ``rows`` maps the paper's row names to names of variants, in the paper's order."""
+
+    name: str
+    title: str
+    source: str
+    rows: Mapping[str, str]
+    claims: tuple[Claim, ...]
+    reported: str | None = None  # file of data/reported, without suffix
+    kinds: tuple[str, ...] = KINDS
+    note: str = ""
+    variants: Mapping[str, Recipe] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for label, variant in self.rows.items():
+            if variant not in self.variants:
+                raise UserError(f"row {label!r} of {self.name} names no variant: {variant!r} is unknown.")
+        for claim in self.claims:
+            if unknown := set(claim.contrast) - set(self.rows):
+                raise UserError(f"claim {claim.name!r} of {self.name} names no row: {sorted(unknown)[0]!r} is unknown.")
+
+    def recipe(self, label: str, kind: str) -> Recipe:
+        """The recipe of row ``label`` on the set ``kind``, tiny profile."""
+        return self.variants[self.rows[require_choice("row", label, self.rows)]].with_(kind=kind)

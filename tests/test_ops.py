@@ -284,6 +284,42 @@ def test_planted_faults_are_caught(monkeypatch, fault):
     assert differs_from_torchvision(case)
 
 
+CASE = (11, 2, 6, (5, 7), 4, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1, True, torch.float64)
+
+
+def test_gradients_of_any_subset_of_the_inputs():
+    tensors, geometry, upstream = make_case(*CASE)
+    whole = values_and_gradients(deform_conv2d, tensors, geometry, upstream)
+    for wanted in itertools.chain.from_iterable(itertools.combinations(tensors, n) for n in (1, 2)):
+        leaves = {name: t.clone().requires_grad_(name in wanted) for name, t in tensors.items()}
+        deform_conv2d(**leaves, **geometry).backward(upstream)
+        for name, leaf in leaves.items():
+            assert (leaf.grad is None) is (name not in wanted)
+            if name in wanted:
+                torch.testing.assert_close(leaf.grad, whole[name])
+
+
+def test_backward_may_be_asked_for_twice_but_not_through_itself():
+    tensors, geometry, upstream = make_case(*CASE)
+    leaves = {name: t.clone().requires_grad_() for name, t in tensors.items()}
+    out = deform_conv2d(**leaves, **geometry)
+    first = torch.autograd.grad(out, leaves["offset"], upstream, retain_graph=True)
+    second = torch.autograd.grad(out, leaves["offset"], upstream, retain_graph=True)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    (again,) = torch.autograd.grad(out, leaves["input"], upstream.requires_grad_(), create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        again.sum().backward()
+
+
+def test_wide_indices_compute_the_same(monkeypatch):
+    case = make_case(*CASE)
+    narrow = values_and_gradients(deform_conv2d, *case)
+    monkeypatch.setattr(pslib.ops, "_index_dtype", lambda count: torch.int64)
+    assert_same(values_and_gradients(deform_conv2d, *case), narrow, 0)
+    monkeypatch.undo()
+    assert pslib.ops._index_dtype(2**31 - 1) == torch.int32 and pslib.ops._index_dtype(2**31) == torch.int64
+
+
 @pytest.mark.parametrize("modulated", [False, True])
 def test_layer_starts_as_an_ordinary_convolution(modulated):
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from pslib.experiments.records import Record, read_record
 from pslib.experiments.registry import Experiment
 from pslib.training.recipes import Recipe, recipe_hash
 
-__all__ = ["find_experiment", "at_profile", "known_fingerprint", "records_of"]
+__all__ = ["find_experiment", "at_profile", "known_fingerprint", "records_of", "runs_of"]
 
 # What the larger profiles change in every variant: the backbone's strides double, and with them what depends on pixels.
 PROFILE_CHANGES: dict[str, dict[str, object]] = {
@@ -56,7 +56,24 @@ def known_fingerprint(kind: str, profile: str) -> str:
 
 def records_of(recipe: Recipe) -> list[Record]:
     """Finished records of ``recipe``, seeds in order; a recipe recorded under another name counts."""
+    return runs_of(recipe)[0]
+
+
+def runs_of(recipe: Recipe) -> tuple[list[Record], list[str]]:
+    """:func:`records_of`, and a phrase for every other run of ``recipe``: one that failed, a record that is damaged."""
     run_hash = recipe_hash(recipe, known_fingerprint(recipe.kind, recipe.profile))
     folder = paths.results_dir() / recipe.profile / recipe.kind
-    found = [read_record(path) for path in sorted(folder.glob(f"*-{run_hash}-s*.json"))]
-    return sorted((r for r in found if r.info["status"] == "finished"), key=lambda record: record.info["seed"])
+    finished: dict[int, Record] = {}
+    others = []
+    for path in sorted(folder.glob(f"*-{run_hash}-s*.json")):
+        try:
+            record = read_record(path)
+        except UserError as error:
+            others.append(str(error).rstrip("."))
+            continue
+        seed = record.info["seed"]
+        if record.info["status"] == "finished":
+            finished.setdefault(seed, record)
+        else:
+            others.append(f"seed {seed} failed: {str(record.info['reason']).rstrip('.')}")
+    return [finished[seed] for seed in sorted(finished)], others

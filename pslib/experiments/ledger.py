@@ -1,0 +1,249 @@
+"""The ledger: for every claim of every experiment and each set, what the records say.
+
+A claim is a difference (or sum) of rows, taken query by query between runs of the same seed, so that what makes a seed
+or a person easy cancels.  The verdict is that of :func:`pslib.evaluation.statistics.verdict`, under three conditions:
+every row of the claim is recorded, with at least three common seeds, and every run has left the plateau of its re-id
+loss (:mod:`pslib.experiments.plateau`).  What fails one of them is undecided, with what is missing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pslib.errors import UserError
+from pslib.evaluation.statistics import Interval, Verdict, paired_bootstrap, verdict
+from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.history import commit_of_claim, is_ancestor
+from pslib.experiments.lookup import at_profile, find_experiment, known_fingerprint, runs_of
+from pslib.experiments.plateau import plateau_reason
+from pslib.experiments.records import Record
+from pslib.experiments.registry import MEASURES, Claim, Experiment
+from pslib.experiments.tables import main_protocol_of
+from pslib.training.recipes import Recipe
+
+__all__ = ["MIN_SEEDS", "NOT_RECORDED", "Entry", "entry", "ledger", "paper_effect", "values_of"]
+
+MIN_SEEDS = 3
+NOT_RECORDED = "not recorded"
+# Arrays that records made before they were introduced do not have, and what to call them.
+LATER_ARRAYS = {"detection/": "which people were detected", "sampling/": "where the neck samples"}
+Rows = Mapping[str, Sequence[Record]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One claim on one set: what was compared, what came out, and since when the claim has stood."""
+
+    experiment: str
+    claim: Claim
+    set: str
+    profile: str
+    verdict: Verdict
+    seeds: tuple[int, ...] = ()
+    queries: int = 0  # or whatever the measure counts, for each seed
+    interval: Interval | None = None
+    per_seed: tuple[float, ...] = ()
+    effect: float | None = None  # the same contrast of the paper's reported numbers
+    claim_commit: str = ""
+    record_commits: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()  # rows whose records were all computed before the claim was written down
+
+    @property
+    def predates(self) -> bool:
+        """True if no record of the claim is younger than the claim: it was written down knowing them."""
+        return bool(self.older) and set(self.older) == set(self.claim.contrast)
+
+    def as_dict(self) -> dict[str, object]:
+        """The entry as plain data."""
+        ends = None if self.interval is None else [round(self.interval.low, 4), round(self.interval.high, 4)]
+        return {
+            "experiment": self.experiment,
+            "claim": self.claim.name,
+            "text": self.claim.text,
+            "set": self.set,
+            "profile": self.profile,
+            "contrast": dict(self.claim.contrast),
+            "measure": self.claim.measure,
+            "unit": MEASURES[self.claim.measure],
+            "kind": self.claim.kind,
+            "margin": self.claim.margin,
+            "seeds": list(self.seeds),
+            "queries": self.queries,
+            "difference": None if self.interval is None else round(self.interval.mean, 4),
+            "interval": ends,
+            "per_seed": [round(value, 4) for value in self.per_seed],
+            "verdict": self.verdict.word,
+            "reason": self.verdict.reason,
+            "paper_effect": self.effect,
+            "commit_of_claim": self.claim_commit,
+            "commits_of_records": list(self.record_commits),
+            "rows_older_than_claim": list(self.older),
+        }
+
+
+def ledger(profile: str = "tiny", experiments: Iterable[str] | None = None) -> list[Entry]:
+    """Entries of all claims of the named ``experiments`` (all if None), sets side by side."""
+    chosen = [find_experiment(name) for name in experiments] if experiments is not None else EXPERIMENTS.values()
+    known: dict[Recipe, tuple[list[Record], list[str]]] = {}
+    found = []
+    for experiment in chosen:
+        for claim in experiment.claims:
+            for kind in experiment.kinds:
+                rows, others = {}, {}
+                for label in claim.contrast:
+                    recipe = at_profile(experiment.recipe(label, kind), profile)
+                    if recipe not in known:
+                        known[recipe] = _runs(recipe)
+                    rows[label], others[label] = known[recipe]
+                found.append(entry(experiment, claim, kind, profile, rows, others))
+    return found
+
+
+def _runs(recipe: Recipe) -> tuple[list[Record], list[str]]:
+    try:
+        known_fingerprint(recipe.kind, recipe.profile)
+    except UserError:  # neither drawn nor recorded: nothing is there to be found
+        return [], []
+    return runs_of(recipe)
+
+
+def entry(
+    experiment: Experiment,
+    claim: Claim,
+    kind: str,
+    profile: str,
+    rows: Rows,
+    others: Mapping[str, Sequence[str]] | None = None,
+) -> Entry:
+    """Judge one claim by the finished records of its rows; ``others`` says of each row which runs are of no use."""
+    stood = commit_of_claim(experiment.name, claim)
+    records = [record for group in rows.values() for record in group]
+    base = {
+        "experiment": experiment.name,
+        "claim": claim,
+        "set": kind,
+        "profile": profile,
+        "effect": paper_effect(experiment, claim),
+        "claim_commit": stood,
+        "record_commits": tuple(sorted({str(record.info.get("commit", "")) for record in records})),
+        "older": tuple(label for label, group in rows.items() if _older(group, stood)),
+    }
+    try:
+        seeds = _common_seeds(rows, others or {})
+        used = {label: [next(r for r in group if r.info["seed"] == s) for s in seeds] for label, group in rows.items()}
+        differences, groups = _contrast(claim, used)
+    except _MissingError as missing:
+        return Entry(**base, verdict=Verdict(NOT_RECORDED, str(missing)))
+    interval = paired_bootstrap(differences, groups, np.random.default_rng(0))
+    per_seed = differences.mean(axis=1)
+    said = verdict(per_seed, interval, claim.margin, claim.kind)
+    if reason := _not_comparable(used, rows):
+        said = Verdict("undecided", reason)
+    measured = {"seeds": tuple(seeds), "queries": differences.shape[1], "interval": interval}
+    return Entry(**base, **measured, per_seed=tuple(map(float, per_seed)), verdict=said)
+
+
+class _MissingError(Exception):
+    """What a claim cannot be computed without; ``str(error)`` says what."""
+
+
+def _common_seeds(rows: Rows, others: Mapping[str, Sequence[str]]) -> list[int]:
+    """Seeds that every row has."""
+    absent = [label for label, group in rows.items() if not group]
+    if absent:
+        because = [f"{label}: {text}" for label in absent for text in others.get(label, ())]
+        raise _MissingError("; ".join([f"not recorded yet: {', '.join(map(repr, absent))}", *because]))
+    common = set.intersection(*({record.info["seed"] for record in group} for group in rows.values()))
+    if not common:
+        have = ", ".join(f"{label!r} has {_seeds(group)}" for label, group in rows.items())
+        raise _MissingError(f"the rows share no seed: {have}")
+    return sorted(common)
+
+
+def _seeds(group: Sequence[Record]) -> str:
+    numbers = [str(record.info["seed"]) for record in group]
+    return f"seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+
+
+def _contrast(claim: Claim, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the claim for each seed and query (S, Q), and the person (or frame) of each query (Q,)."""
+    total, groups = None, None
+    for label, sign in claim.contrast.items():
+        parts = []
+        for record in rows[label]:
+            try:
+                values, groups = values_of(record, claim.measure)
+            except KeyError as error:
+                what = next((text for name, text in LATER_ARRAYS.items() if error.args[0].startswith(name)), "this")
+                raise _MissingError(
+                    f"the record of {label!r}, seed {record.info['seed']}, is older than this measure and does not "
+                    f"say {what}: compute it anew"
+                ) from None
+            parts.append(values)
+        summand = sign * np.stack(parts)
+        total = summand if total is None else total + summand
+    return total, groups
+
+
+def values_of(record: Record, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a claim compares, (Q,) in per cent, and the groups (Q,) that its bootstrap draws: query people or frames.
+
+    Raises KeyError with the name of an array that the record does not have.
+    """
+    arrays = record.arrays
+    if measure == "recall":
+        return 100.0 * arrays["detection/found"], arrays["detection/frame"]
+    if measure == "spread":
+        wide, close = (arrays[f"sampling/{path}/radius"].astype(np.float64) for path in ("C4", "C3"))
+        return 100 * (wide - close), arrays["sampling/frame"]
+    if measure == "inside":
+        close, wide = (arrays[f"sampling/{path}/inside"].astype(np.float64) for path in ("C3", "C4"))
+        return 100 * (close - wide), arrays["sampling/frame"]
+    protocol = main_protocol_of(record)
+    if measure == "top1":
+        return 100.0 * (record.rank(protocol) == 1), record.people(protocol)
+    boxes = "ground-truth" if measure == "ground-truth map" else "detected"
+    return 100 * record.ap(protocol, boxes), record.people(protocol)
+
+
+def _not_comparable(used: Rows, rows: Rows) -> str:
+    """Why no verdict may be given on these records; empty if one may."""
+    stuck = [
+        f"{label!r}, seed {record.info['seed']}, has not left the plateau ({reason})"
+        for label, group in used.items()
+        for record in group
+        if (reason := plateau_reason(record))
+    ]
+    if stuck:
+        return f"{'; '.join(stuck)}: training longer would decide it"
+    count = len(next(iter(used.values())))
+    if count >= MIN_SEEDS:
+        return ""
+    missing = []
+    for label, group in rows.items():
+        absent = sorted(set(range(MIN_SEEDS)) - {record.info["seed"] for record in group})
+        if absent:
+            missing.append(f"{label!r} seed{'s' * (len(absent) > 1)} {', '.join(map(str, absent))}")
+    return f"{count} of {MIN_SEEDS} seeds: recording {' and '.join(missing) or 'common seeds'} would decide it"
+
+
+def paper_effect(experiment: Experiment, claim: Claim) -> float | None:
+    """The claim's contrast of the numbers that the paper prints, in its unit; None where it prints none."""
+    if experiment.reported is None or claim.column is None:
+        return None
+    try:
+        from pslib.experiments.reported import reported
+    except ImportError:
+        return None
+    try:
+        return reported(experiment.reported).contrast(claim.contrast, claim.kind, claim.column)
+    except (UserError, KeyError):
+        return None
+
+
+def _older(group: Sequence[Record], claim_commit: str) -> bool:
+    """True if git knows that every record of the group was computed before the claim was committed."""
+    return bool(group) and all(
+        is_ancestor(claim_commit, str(record.info.get("commit", ""))) is False for record in group
+    )

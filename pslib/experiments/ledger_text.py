@@ -1,0 +1,80 @@
+"""The ledger as text of 120 columns: a line a claim and set, then why, where there is no verdict."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.ledger import NOT_RECORDED, Entry
+
+__all__ = ["ledger_text", "ledger_summary"]
+
+WIDTH = 120
+WORDS = ("reproduced", "not reproduced", "undecided", NOT_RECORDED)
+LARGE_EFFECT = 3.0  # points: effects of the paper that a small experiment should be able to see
+PREDATES = "the claim was written down after all its records: it was not put at risk"
+
+
+def ledger_text(entries: Sequence[Entry]) -> str:
+    """All entries grouped by experiment, and the summary."""
+    lines = [
+        "RECORDED on drawn sets: claims of the papers, as a difference in points [95 % interval over seeds and people].",
+        "REPORTED: the same difference of the numbers that the paper prints, on the real sets.",
+    ]
+    for name in dict.fromkeys(item.experiment for item in entries):
+        group = [item for item in entries if item.experiment == name]
+        experiment = EXPERIMENTS.get(name)
+        about = f": {experiment.title} ({experiment.source})" if experiment else ""
+        lines += ["", f"{name}{about}"]
+        wide = max(36, *(len(_label(item)) for item in group))
+        lines.append(
+            f"  {'claim':<{wide}} {'set':<9} {'RECORDED':<20} {'margin':>6} {'seeds':>5} {'REPORTED':>8}  verdict"
+        )
+        for item in group:
+            lines.append(_line(item, wide))
+            lines += _remarks(item)
+    return "\n".join([*lines, "", ledger_summary(entries)])
+
+
+def ledger_summary(entries: Sequence[Entry]) -> str:
+    """How many claims came out how, and how many of the large ones are open."""
+    profiles = ", ".join(dict.fromkeys(item.profile for item in entries)) or "no"
+    lines = [f"ledger, {profiles} profile, {len(entries)} claims (each on each set): {_counts(entries)}"]
+    large = [item for item in entries if item.effect is not None and item.effect >= LARGE_EFFECT]
+    if large:
+        open_ones = sum(item.verdict.word in ("undecided", NOT_RECORDED) for item in large)
+        lines.append(
+            f"of the {len(large)} whose effect in the paper is {LARGE_EFFECT:g} points or more, {open_ones} "
+            f"({100 * open_ones / len(large):.0f} %) are undecided or not recorded"
+        )
+    return "\n".join(lines)
+
+
+def _counts(entries: Sequence[Entry]) -> str:
+    counts = Counter(item.verdict.word for item in entries)
+    return ", ".join(f"{counts[word]} {word}" for word in WORDS)
+
+
+def _label(item: Entry) -> str:
+    """The claim's name, with what it compares where that is not the search mAP, nor plain from the name."""
+    measure = "" if item.claim.measure in ("map", "spread", "inside") else f" ({item.claim.measure})"
+    return f"{item.claim.name}{measure}"
+
+
+def _line(item: Entry, wide: int) -> str:
+    difference = "-"
+    if item.interval is not None:
+        difference = f"{item.interval.mean:+.1f} [{item.interval.low:+.1f}, {item.interval.high:+.1f}]"
+    sign = "\u00b1" if item.claim.kind == "equivalence" else ""
+    effect = "-" if item.effect is None else f"{item.effect:+.1f}"
+    return (
+        f"  {_label(item):<{wide}} {item.set:<9} {difference:<20} {f'{sign}{item.claim.margin:g}':>6} "
+        f"{len(item.seeds):>5} {effect:>8}  {item.verdict.word}"
+    )
+
+
+def _remarks(item: Entry) -> list[str]:
+    said = [item.verdict.reason] if item.verdict.word in ("undecided", NOT_RECORDED) else []
+    said += [PREDATES] if item.predates else []
+    return [line for text in said for line in textwrap.wrap(text, WIDTH, initial_indent=" " * 6,
+                                                            subsequent_indent=" " * 6)]

@@ -1,0 +1,68 @@
+"""Has a run learned to re-identify?  A comparison counts only between models that have.
+
+An embedding that tells nobody apart gives every row of the table and the queue the same probability 1 / (I + U), and
+focal OIM the value ``(1 - 1/(I+U))^gamma log(I+U)``: the *uniform value*.  Training begins there exactly, the memory
+being empty, but does not stay: rows fill, are older than the network that is compared with them, and the loss first
+rises *above* the uniform value, by one or two, before it falls.  So "below the uniform value" is more than having left
+the plateau, and a slow learner like the baseline can have learned a lot (its search on validation people says so) while
+its loss has just come down to it.  Hence two signs, either of which suffices:
+
+- **the loss is below the uniform value**: over the last tenth of the steps its mean is at least 5 % lower.  Chance does
+  not do that: a step's loss scatters by a tenth of its value, the mean of 36 steps by less than two hundredths.
+- **it has fallen, and search has gained**: the mean over the last tenth lies at least 10 % below the highest mean of any
+  tenth, and on validation people mAP with ground-truth boxes at the end is at least twice that of the first point, an
+  eighth into the schedule, when the learning rate is barely up.
+
+A model that never learned shows neither: its loss hovers at the uniform value or above, and its search stays where the
+warm start put it.  Both signs come from the record alone.
+"""
+
+import math
+
+import numpy as np
+
+from pslib.experiments.records import Record
+
+__all__ = ["has_learned", "plateau_reason", "uniform_loss"]
+
+TENTHS = 10
+BELOW_UNIFORM = 0.05  # share of the uniform value
+BELOW_HIGHEST = 0.10  # share of the highest mean over a tenth
+GAIN = 2.0  # mAP at the end over mAP at the first point
+
+
+def uniform_loss(identities: int, queue_size: int, focal_gamma: float = 2.0) -> float:
+    """Focal OIM of an embedding that resembles all I + U rows alike.
+
+    >>> round(uniform_loss(640, 128), 2), round(uniform_loss(640, 128, focal_gamma=0), 2)
+    (6.63, 6.64)
+    """
+    rows = identities + queue_size
+    return (1 - 1 / rows) ** focal_gamma * math.log(rows)
+
+
+def plateau_reason(record: Record) -> str:
+    """Why a run counts as not having learned, in words; empty if it has learned."""
+    curve = record.arrays.get("loss/oim")
+    if curve is None or len(curve) < TENTHS:
+        return "no curve of the re-id loss is recorded"
+    model = record.info["recipe"]["model"]
+    uniform = uniform_loss(
+        record.info["data"]["identities"], model["queue_size"], model.get("focal_gamma", 2.0)
+    )
+    tenths = np.array([part.mean() for part in np.array_split(curve.astype(np.float64), TENTHS)])
+    points = [entry["ground_truth_map"] for entry in record.info.get("validation", [])]
+    below = tenths[-1] <= (1 - BELOW_UNIFORM) * uniform
+    fell = tenths[-1] <= (1 - BELOW_HIGHEST) * tenths.max()
+    gained = len(points) > 1 and points[-1] >= GAIN * points[0]
+    if below or (fell and gained):
+        return ""
+    said = f"re-id loss {tenths[-1]:.2f} at the end, {uniform:.2f} for a uniform guess"
+    if len(points) > 1:
+        said += f"; validation mAP with ground-truth boxes {points[0]:.1f} at first, {points[-1]:.1f} at the end"
+    return said
+
+
+def has_learned(record: Record) -> bool:
+    """True if the run's re-id loss has left its plateau, by the criterion of this module."""
+    return not plateau_reason(record)

@@ -1,0 +1,157 @@
+"""Two tasks in one network: whose gradients meet where, which structure is drawn, what the pictures say."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from pslib.evaluation.gradients import TASKS, gradient_meeting, shared_parts, task_gradients
+from pslib.evaluation.statistics import Interval
+from pslib.models.alignps import STRUCTURES, AlignPS, AlignPSConfig
+from pslib.training.recipes import LossWeights
+from pslib.viz.tasks import Readout, bars_figure, fading_figure, structure_of, structures_figure
+
+READERS = {"reid-first": "neck", "parallel": "re-id tower", "box": "box tower", "class": "class tower"}
+
+
+def build(structure: str) -> AlignPS:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AlignPS(AlignPSConfig(structure=structure, lateral="conv", output="conv", embedding_norm="batch"), 3)
+    # An empty memory sends no gradient.
+    model.memory.update(torch.nn.functional.normalize(torch.rand(4, 48), dim=1), torch.tensor([0, 1, 2, -1]))
+    return model
+
+
+def batch(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.rand(3, 48, 64, generator=generator) for _ in range(2)]
+    boxes = [torch.tensor([[4.0, 4.0, 16.0, 40.0], [30.0, 8.0, 44.0, 44.0]]) + i for i in range(2)]
+    return images, [{"boxes": one, "labels": torch.tensor([0, 1 + i])} for i, one in enumerate(boxes)]
+
+
+@pytest.fixture(scope="module", params=STRUCTURES)
+def model(request):
+    return build(request.param)
+
+
+def test_gradients_are_those_of_backward(model):
+    images, targets = batch(0)
+    weights = LossWeights(oim=0.2, triplet=0.5)
+    found = task_gradients(model, images, targets, weights)
+    for task, names in TASKS.items():
+        twin = copy.deepcopy(model).train()
+        losses = twin(images, targets)
+        sum(getattr(weights, name) * losses[name] for name in names).backward()
+        for part, module in shared_parts(twin).items():
+            want = torch.cat([p.grad.flatten() for p in module.parameters()])
+            torch.testing.assert_close(found[task][part], want)
+            assert want.any()  # what is called shared is reached by both
+
+
+def test_only_what_both_tasks_reach_is_shared(model):
+    images, targets = batch(0)
+    reached = {}
+    for task, names in TASKS.items():
+        twin = copy.deepcopy(model).train()
+        losses = twin(images, targets)
+        sum(losses[name] for name in names).backward()
+        reached[task] = {name for name, p in twin.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    both = reached["detection"] & reached["re-id"]
+    named = {id(p) for part in shared_parts(model).values() for p in part.parameters()}
+    assert {name for name, p in model.named_parameters() if id(p) in named} == both
+
+
+def test_measuring_leaves_the_model_as_it_was(model):
+    images, targets = batch(1)
+    model.eval()
+    model.head.train()
+    before = copy.deepcopy(model.state_dict())
+    gradient_meeting(model, [batch(1), batch(2)])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model._pending is None and not model.training and model.head.training
+    with torch.no_grad():  # as around a validation
+        assert not math.isnan(gradient_meeting(model, [batch(1)])["neck"]["between"])
+
+
+def test_meeting_is_made_of_cosines_and_lengths():
+    model, batches = build("box"), [batch(0), batch(1)]
+    weights = LossWeights(oim=0.2, triplet=0.2)
+    meeting = gradient_meeting(model, batches, weights)
+    assert list(meeting) == ["backbone", "neck", "box tower"]
+    first, second = (task_gradients(model, *one, weights) for one in batches)
+    cosine = torch.nn.functional.cosine_similarity
+    for part, values in meeting.items():
+        between = [float(cosine(found["detection"][part], found["re-id"][part], dim=0)) for found in (first, second)]
+        assert values["between"] == pytest.approx(sum(between) / 2, abs=1e-5)
+        for task in TASKS:
+            assert values[task] == pytest.approx(float(cosine(first[task][part], second[task][part], dim=0)), abs=1e-5)
+        lengths = {task: sum(float(found[task][part].norm()) for found in (first, second)) for task in TASKS}
+        assert values["share"] == pytest.approx(lengths["re-id"] / sum(lengths.values()))
+    # a task that counts less has the shorter gradient, the angle stays
+    light = gradient_meeting(model, batches, LossWeights(oim=0.02, triplet=0.02))
+    assert light["neck"]["share"] < meeting["neck"]["share"]
+    assert light["neck"]["between"] == pytest.approx(meeting["neck"]["between"], abs=1e-4)
+
+
+def test_no_cosine_without_a_gradient_or_a_second_batch():
+    images, targets = batch(0)
+    nobody = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)} for _ in targets]
+    meeting = gradient_meeting(build("reid-first"), [(images, nobody)])
+    assert math.isnan(meeting["neck"]["between"]) and math.isnan(meeting["neck"]["detection"])
+    assert meeting["neck"]["share"] == 0
+
+
+@pytest.mark.parametrize("levels", [("P3",), ("P3", "P4", "P5")])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_structure_is_found_by_watching(structure, levels):
+    model = AlignPS(AlignPSConfig(structure=structure, levels=levels, lateral="conv", output="conv"), 3).train()
+    found = structure_of(model, (32, 48))
+    assert found.reader == READERS[structure]
+    assert found.shapes["neck"] == (48, 8, 12) and found.shapes["embedding"] == (48, 8, 12)
+    assert found.shapes["class tower"] == (32, 8, 12) and set(found.depths.values()) == {2}
+    assert ("re-id tower" in found.depths) == (structure == "parallel")
+    assert model.training  # left as it was, hooks too
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def texts(fig) -> list[list[str]]:
+    return [[text.get_text() for text in ax.texts] for ax in fig.axes]
+
+
+def test_structures_figure_says_who_reads_what():
+    fig = structures_figure({name: build(name) for name in STRUCTURES}, (32, 48))
+    drawn = dict(zip(STRUCTURES, texts(fig), strict=True))
+    assert "embedding, 48 = P3 itself" in drawn["reid-first"]
+    assert "re-id\n2 conv\nof 32" in drawn["parallel"]
+    for structure in ("box", "class"):
+        assert "embedding, 48" in drawn[structure] and not any(text.startswith("re-id") for text in drawn[structure])
+    assert all("backbone and neck: P3\n48 x 8 x 12" in panel for panel in drawn.values())
+
+
+def interval(mean: float) -> Interval:
+    return Interval(mean, mean - 2, mean + 2)
+
+
+def test_fading_figure_follows_every_path():
+    values = {"neck": 40, "class 1": 20, "class 2": 7, "box 1": 13, "box 2": 6, "embedding": 44}
+    first = Readout({name: interval(value) for name, value in values.items()}, "neck")
+    own = {"re-id 1": 18, "re-id 2": 25}
+    beside = Readout({name: interval(value) for name, value in (values | own).items()}, "re-id")
+    fig = fading_figure({"re-id first": first, "T3": beside})
+    paths = [
+        {bars.get_label(): list(map(float, bars.lines[0].get_ydata())) for bars in ax.containers} for ax in fig.axes
+    ]
+    assert paths[0] == {"class tower": [40, 20, 7], "box tower": [40, 13, 6]}
+    assert paths[1]["re-id tower"] == [40, 18, 25]
+    stars = [line.get_xydata().tolist() for ax in fig.axes for line in ax.lines if line.get_label() == "embedding"]
+    assert stars == [[[0, 44]], [[3, 44]]]  # P3 itself; behind its tower
+
+
+def test_bars_figure_names_missing_rows():
+    rows = {"baseline": interval(10), "scale": None, "all": interval(30)}
+    fig = bars_figure({"one": rows, "two": dict.fromkeys(rows)}, marked="baseline")
+    assert texts(fig) == [["  10.0", " not recorded yet", "  30.0"], [" not recorded yet"] * 3]
+    assert [len(ax.patches) for ax in fig.axes] == [2, 0]

@@ -23,8 +23,9 @@ from pslib.losses.detection import fcos_losses
 from pslib.losses.oim import OIMMemory, oim_loss
 from pslib.losses.triplet import triplet_loss
 from pslib.models.assignment import assign_batch, assign_targets
-from pslib.models.backbones import build_backbone
+from pslib.models.backbones import STAGES, build_backbone
 from pslib.models.batching import ImageBatch, batch_images
+from pslib.models.deformable import deform_last, random_offsets
 from pslib.models.fcos import FCOSHead, decode_ltrb, level_points, tower
 from pslib.models.neck import LEVELS, AlignedFeatureAggregation
 
@@ -40,16 +41,19 @@ class AlignPSConfig:
     backbone: str = "tiny"
     backbone_weights: str | None = None  # torchvision's name of a set of weights
     frozen_backbone: bool = False  # stem, layer1 and batch normalisations constant, as in the released code
+    deformable_stages: tuple[str, ...] = ()  # of res3, res4, res5 (Table V); all three is AlignPS+
     levels: tuple[str, ...] = ("P3",)
     # px, largest of l, t, r, b at which P3|P4 and P4|P5 part: 8 strides as in FCOS, then where large people begin
     size_cuts: tuple[float, ...] = (32.0, 48.0)
     lateral: str = "deformable"
     output: str = "deformable"
     topdown: str = "concat"
+    offset_init: str = "zero"  # of the neck; or "xavier", random offsets, as in the released code
     structure: str = "reid-first"
     channels: int = 48  # of the neck, and so the embedding's dimension D
     head_channels: int = 32
     head_depth: int = 2
+    head_deformable: bool = False  # the last convolution of both towers, as in the released code
     box_activation: str = "exp"
     mean_subtraction: bool = True  # subtract the spatial mean of the embedding map (released code, not the paper)
     embedding_norm: str = "none"  # or "batch": a BatchNorm without affine part over the people's embeddings
@@ -59,7 +63,10 @@ class AlignPSConfig:
     oim_momentum: float = 0.5
     normalize_table: bool = True
     temperature: float = 0.1
+    queue_temperature: float | None = None  # None: the same
     focal_gamma: float = 2.0
+    oim_average: str = "labelled"  # or "positives", unlabelled people too, as in the released code
+    loss_normalizer: str = "positives"  # of the detection losses; or "released"
     triplet: str = "table"  # "none", "plain" (TOIM without table rows) or "table" (with)
     triplet_margin: float = 0.3
     class_threshold: float = 0.05
@@ -70,11 +77,20 @@ class AlignPSConfig:
         order = [LEVELS.index(require_choice("pyramid level", level, LEVELS)) for level in self.levels]
         if not order or order != sorted(set(order)):
             raise UserError(f"levels={self.levels} names no levels from fine to coarse: give e.g. levels=('P3', 'P4').")
+        order = [STAGES.index(require_choice("backbone stage", stage, STAGES)) for stage in self.deformable_stages]
+        if order != sorted(set(order)):
+            raise UserError(
+                f"deformable_stages={self.deformable_stages} are not from fine to coarse, each once: "
+                "give e.g. ('res4', 'res5')."
+            )
         if len(self.size_cuts) != len(LEVELS) - 1 or list(self.size_cuts) != sorted(self.size_cuts):
             raise UserError(f"size_cuts={self.size_cuts} are not two rising sizes in px: give e.g. (24.0, 40.0).")
         require_choice("structure", self.structure, STRUCTURES)
         require_choice("triplet term", self.triplet, ("none", "plain", "table"))
         require_choice("embedding norm", self.embedding_norm, ("none", "batch"))
+        require_choice("start of the offsets", self.offset_init, ("zero", "xavier"))
+        require_choice("average", self.oim_average, ("labelled", "positives"))
+        require_choice("loss normalizer", self.loss_normalizer, ("positives", "released"))
 
 
 @dataclass(frozen=True)
@@ -111,13 +127,20 @@ class AlignPS(nn.Module):
     def __init__(self, config: AlignPSConfig, num_identities: int):
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.backbone_weights, config.frozen_backbone)
+        self.backbone = build_backbone(
+            config.backbone, config.backbone_weights, config.frozen_backbone, config.deformable_stages
+        )
         self.neck = AlignedFeatureAggregation(
             self.backbone.channels, config.channels, config.levels, config.lateral, config.output, config.topdown
         )
+        if config.offset_init == "xavier":
+            random_offsets(self.neck)
         self.head = FCOSHead(
             config.channels, config.head_channels, config.head_depth, len(config.levels), config.box_activation
         )
+        if config.head_deformable:
+            for layers in (self.head.class_tower, self.head.box_tower):
+                deform_last(layers)
         # T1 to T3 have the same depth: a tower, their own or a shared one, then one linear 3x3 convolution.
         self.reid_tower = nn.Identity()
         self.reid_readout = nn.Identity()
@@ -200,13 +223,26 @@ class AlignPS(nn.Module):
             [target["boxes"] for target in targets],
             self.config.center_radius,
         )
-        losses = fcos_losses(dense.class_logits, dense.ltrb, dense.centerness_logits, match, target_ltrb)
+        losses = fcos_losses(
+            dense.class_logits,
+            dense.ltrb,
+            dense.centerness_logits,
+            match,
+            target_ltrb,
+            self.config.loss_normalizer,
+        )
         people = self.normalize(dense.embeddings[match >= 0])  # (P, D), every positive cell
         identity = torch.cat(
             [target["labels"][index[index >= 0]] for target, index in zip(targets, match, strict=True)]
         )  # (P,)
         losses["oim"], _ = oim_loss(
-            people, identity, self.memory, self.config.temperature, focal_gamma=self.config.focal_gamma
+            people,
+            identity,
+            self.memory,
+            self.config.temperature,
+            self.config.queue_temperature,
+            focal_gamma=self.config.focal_gamma,
+            average=self.config.oim_average,
         )
         if self.config.triplet != "none":
             table = self.memory.table if self.config.triplet == "table" else None

@@ -4,7 +4,14 @@ Every backbone here answers to the same three things: ``forward(images) -> [C3, 
 many each map has) and ``strides`` (pixels per cell).  ResNets follow the papers (strides 8, 16, 32).  The tiny
 network keeps the *ratio of person to cell* instead: its images are a seventh as wide, so its maps have strides
 4, 8 and 16.
+
+``deformable_stages`` (AlignPS, Table V) names the stages, of res3, res4 and res5, whose blocks get a modulated
+deformable convolution: in place of a bottleneck's only 3x3 convolution, which also carries the stride in
+torchvision's layout, and of the second where a block has two.  The second keeps the map's size and width, so it
+costs less than two and, like the bottleneck's, stands once in every block.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torchvision
@@ -12,10 +19,12 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from pslib.errors import require_choice
+from pslib.models.deformable import deformable_copy
 
-__all__ = ["BACKBONES", "ResidualBlock", "TinyBackbone", "ResNetBackbone", "build_backbone"]
+__all__ = ["BACKBONES", "STAGES", "ResidualBlock", "TinyBackbone", "ResNetBackbone", "build_backbone"]
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101")
+STAGES = ("res3", "res4", "res5")  # what computes C3, C4 and C5
 
 
 class ResidualBlock(nn.Module):
@@ -56,7 +65,7 @@ class TinyBackbone(nn.Module):
     strides = (4, 8, 16)
     channels = (32, 64, 128)
 
-    def __init__(self) -> None:
+    def __init__(self, deformable_stages: Sequence[str] = ()) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
@@ -64,6 +73,9 @@ class TinyBackbone(nn.Module):
         self.stage3 = nn.Sequential(ResidualBlock(16, 32, stride=2), ResidualBlock(32, 32))
         self.stage4 = nn.Sequential(ResidualBlock(32, 64, stride=2), ResidualBlock(64, 64))
         self.stage5 = nn.Sequential(ResidualBlock(64, 128, stride=2), ResidualBlock(128, 128))
+        for stage in _chosen((self.stage3, self.stage4, self.stage5), deformable_stages):
+            for block in stage:
+                block.body[3] = deformable_copy(block.body[3])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         c3 = self.stage3(self.stem(images))  # (B, 32, H/4, W/4)
@@ -76,18 +88,28 @@ class ResNetBackbone(nn.Module):
 
     ``weights`` is torchvision's name of a set of weights (``"IMAGENET1K_V1"``) or None.  With ``frozen`` the stem
     and layer1 are not trained and every batch normalisation is a constant, as AlignPS's released code trains
-    it; without, all of the network learns, which random or warm-start weights need.
+    it; without, all of the network learns, which random or warm-start weights need.  Weights carry over to
+    ``deformable_stages``.
     """
 
     strides = (8, 16, 32)
 
-    def __init__(self, name: str = "resnet50", weights: str | None = None, frozen: bool = True):
+    def __init__(
+        self,
+        name: str = "resnet50",
+        weights: str | None = None,
+        frozen: bool = True,
+        deformable_stages: Sequence[str] = (),
+    ):
         super().__init__()
         norm = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
         self.body = torchvision.models.get_model(name, weights=weights, norm_layer=norm)
         stages = (self.body.layer2, self.body.layer3, self.body.layer4)
         self.channels = tuple(stage[0].downsample[0].out_channels for stage in stages)
         self.body.fc = nn.Identity()
+        for stage in _chosen(stages, deformable_stages):
+            for block in stage:
+                block.conv2 = deformable_copy(block.conv2)
         if frozen:
             for module in (self.body.conv1, self.body.layer1):
                 module.requires_grad_(False)
@@ -100,7 +122,16 @@ class ResNetBackbone(nn.Module):
         return [c3, c4, body.layer4(c4)]
 
 
-def build_backbone(name: str, weights: str | None = None, frozen: bool = False) -> nn.Module:
+def build_backbone(
+    name: str, weights: str | None = None, frozen: bool = False, deformable_stages: Sequence[str] = ()
+) -> nn.Module:
     """The backbone called ``name``, one of :data:`BACKBONES`; see the classes for the other arguments."""
     require_choice("backbone", name, BACKBONES)
-    return TinyBackbone() if name == "tiny" else ResNetBackbone(name, weights, frozen)
+    if name == "tiny":
+        return TinyBackbone(deformable_stages)
+    return ResNetBackbone(name, weights, frozen, deformable_stages)
+
+
+def _chosen(stages: Sequence[nn.Module], names: Sequence[str]) -> list[nn.Module]:
+    """Those of the stages res3, res4 and res5 that ``names`` asks for."""
+    return [stages[STAGES.index(require_choice("backbone stage", name, STAGES))] for name in names]

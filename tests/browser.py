@@ -120,6 +120,70 @@ class NotebookPage:
         """Click a widget Button."""
         self.page.locator(".widget-button", has_text=text).first.click()
 
+    # ---- pictures by name: figures in a widget with the class pslib-<name> ----
+
+    def picture(self, name: str) -> tuple[str, str]:
+        """(alt text, picture as a data URI) of the figure in the widget of class ``pslib-<name>``; empty if none."""
+        found = self.page.eval_on_selector_all(
+            f".pslib-{name} img.pslib, img.pslib-{name}", "images => images.map(image => [image.alt, image.src])")
+        return tuple(found[0]) if found else ("", "")
+
+    def wait_for_picture(self, name: str, accept, seconds: float = SECONDS) -> tuple[str, str]:
+        """Wait until ``accept(alt)`` is true for that figure; (alt text, picture), AssertionError otherwise."""
+        deadline = time.monotonic() + seconds
+        while True:
+            alt, source = self.picture(name)
+            if alt and accept(alt):
+                return alt, source
+            assert time.monotonic() < deadline, f"{name}: no such alt text within {seconds:.0f} s; it says {alt!r}"
+            self.page.wait_for_timeout(100)
+
+    def wait_for_note(self, part: str, seconds: float = SECONDS) -> str:
+        """Wait until the widget says a sentence (role alert) that holds ``part``, and return it."""
+        note = self.page.locator("[role=alert]", has_text=part).first
+        note.wait_for(timeout=1000 * seconds)
+        return note.inner_text()
+
+    # ---- a ScenePicker: people are counted in the order of its boxes ----
+
+    def click_person(self, index: int) -> None:
+        """Click the middle of a person's box in the scene."""
+        box = self.page.locator(".pslib-scene rect:is(.annotated, .detected)").nth(index).bounding_box()
+        self.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    def click_scene(self, x: float, y: float) -> None:
+        """Click a place of the scene, given as fractions of its width and height."""
+        self.page.mouse.click(*self._in_scene(x, y))
+
+    def drag_box(self, corner: tuple[float, float], opposite: tuple[float, float]) -> None:
+        """Draw a box with the mouse; corners as fractions of the scene's width and height."""
+        self.page.mouse.move(*self._in_scene(*corner))
+        self.page.mouse.down()
+        self.page.mouse.move(*self._in_scene(*opposite), steps=4)
+        self.page.mouse.up()
+
+    def _in_scene(self, x: float, y: float) -> tuple[float, float]:
+        scene = self.page.locator(".pslib-scene").first
+        scene.scroll_into_view_if_needed()
+        box = scene.bounding_box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def key(self, *names: str) -> None:
+        """Press keys in the scene, as a keyboard user does."""
+        self.page.locator(".pslib-scene").first.focus()
+        for name in names:
+            self.page.keyboard.press(name)
+
+    def open_tab(self, title: str) -> None:
+        """Open a page of a Tab widget by its title."""
+        self.page.locator(".widget-tab .lm-TabBar-tabLabel", has_text=title).first.click()
+
+    def type_text(self, description: str, text: str) -> None:
+        """Fill a Text field and press Enter."""
+        field = self._widget(description, "widget-text").locator("input")
+        field.fill(text)
+        field.press("Enter")
+
     def assert_clean(self) -> None:
         """No console error, no stderr output, no error output."""
         assert self.complaints == [], f"{self.name}: the browser's console says {self.complaints}"
@@ -136,12 +200,18 @@ HARMLESS: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
-def series_page(folder: Path, number: str, environment: dict[str, str] | None = None):
-    """Open a copy, without outputs, of the series' notebook of that number (``"01"``); ``folder`` is a tmp_path."""
+def series_page(folder: Path, number: str, environment: dict[str, str] | None = None, planted: str = ""):
+    """Open a copy, without outputs, of the series' notebook of that number (``"01"``); ``folder`` is a tmp_path.
+
+    ``planted`` is code run before the notebook's own: a fault that the test must see.
+    """
     import nbformat
 
     (path,) = chosen([number])
-    nbformat.write(prepared(path), folder / path.name)
+    notebook = prepared(path)
+    if planted:
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(planted))
+    nbformat.write(notebook, folder / path.name)
     with notebook_page(folder, path.name, environment) as page:
         yield page
 

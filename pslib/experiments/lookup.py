@@ -12,7 +12,8 @@ from pslib.training.recipes import Recipe, recipe_hash
 
 __all__ = ["find_experiment", "at_profile", "known_fingerprint", "records_of", "runs_of"]
 
-# What the larger profiles change in every variant: the backbone's strides double, and with them what depends on pixels.
+# What the larger profiles change in every variant.  The backbone's strides and the frames double, and with them what
+# depends on pixels; there are nearly four times as many people and scenes, so table, queue and schedule grow.
 PROFILE_CHANGES: dict[str, dict[str, object]] = {
     "tiny": {},
     "small": {
@@ -23,6 +24,8 @@ PROFILE_CHANGES: dict[str, dict[str, object]] = {
         "model__queue_size": 512,
     },
 }
+# An image is seen nearly as often as at the tiny profile.
+STEPS_FACTOR = {"small": 3}
 
 
 def find_experiment(name: str) -> Experiment:
@@ -33,8 +36,15 @@ def find_experiment(name: str) -> Experiment:
 def at_profile(recipe: Recipe, profile: str) -> Recipe:
     """A variant, defined at the tiny profile, at another one."""
     changes = dict(PROFILE_CHANGES[require_choice("profile", profile, PROFILE_CHANGES)])
-    if profile != "tiny" and recipe.image_sizes:
+    if profile == "tiny":
+        return recipe.with_(profile=profile)
+    if recipe.image_sizes:
         changes["image_sizes"] = tuple((2 * longer, 2 * shorter) for longer, shorter in recipe.image_sizes)
+    if recipe.model.queue_channels is not None:  # the same share of the embedding
+        wider = recipe.with_(**changes).model.channels
+        changes["model__queue_channels"] = recipe.model.queue_channels * wider // recipe.model.channels
+    changes["schedule__steps"] = STEPS_FACTOR[profile] * recipe.schedule.steps
+    changes["schedule__warmup_steps"] = STEPS_FACTOR[profile] * recipe.schedule.warmup_steps
     return recipe.with_(profile=profile, **changes)
 
 

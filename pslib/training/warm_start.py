@@ -1,8 +1,9 @@
-"""The neutral warm start: what stands in for ImageNet weights, which the tiny backbone does not have.
+"""Warm starts: what stands in for ImageNet weights, which the tiny backbone does not have.
 
 ImageNet teaches a backbone edges, textures, parts and objects, and no one's identity.  The stand-in must be as
-neutral: a classifier of drawn crops by labels that are *not* identity.  See :mod:`pslib.training.warm_up`, which
-trains it; this module only loads the result.
+neutral: a classifier of drawn crops by labels that are *not* identity.  A second one, learned from identities, shows
+what of a comparison hangs on that choice.  See :mod:`pslib.training.warm_up`, which trains them; this module only
+loads the result.
 """
 
 from pathlib import Path
@@ -10,17 +11,19 @@ from pathlib import Path
 from torch import nn
 
 from pslib.errors import UserError, require_choice
-from pslib.paths import weights_dir
+from pslib.models.deformable import load_ordinary
+from pslib.paths import build_dir, weights_dir
 from pslib.training.checkpoints import load_weights
 
 __all__ = ["WARM_STARTS", "warm_start_path", "apply_warm_start"]
 
-WARM_STARTS = ("neutral", "none")
+WARM_STARTS = ("neutral", "identity", "none")
 
 
 def warm_start_path(backbone: str, kind: str = "neutral") -> Path:
-    """Where the warm start of a backbone lies: committed for the tiny one, made by ``pslib warm-start``."""
-    return weights_dir() / f"warm-start-{backbone}-{kind}.safetensors"
+    """Where the warm start of a backbone lies: committed for the tiny one, else made once and kept under ``build``."""
+    folder = weights_dir() if backbone == "tiny" else build_dir() / "weights"
+    return folder / f"warm-start-{backbone}-{kind}.safetensors"
 
 
 def apply_warm_start(backbone: nn.Module, name: str, kind: str) -> None:
@@ -31,11 +34,11 @@ def apply_warm_start(backbone: nn.Module, name: str, kind: str) -> None:
     path = warm_start_path(name, kind)
     if not path.exists():
         raise UserError(
-            f"the warm start {path} is missing: make it with pslib warm-start --backbone {name}, "
+            f"the warm start {path} is missing: make it with pslib warm-start --backbone {name} --kind {kind}, "
             "or set warm_start to none."
         )
     tensors, _ = load_weights(path)
     try:
-        backbone.load_state_dict(tensors)
+        load_ordinary(backbone, tensors)
     except RuntimeError:
         raise UserError(f"the warm start {path} fits another backbone than {name}: make it again.") from None

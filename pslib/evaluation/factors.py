@@ -14,8 +14,9 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from pslib.data.annotations import UNLABELLED
 from pslib.data.knobs import Knobs
-from pslib.data.people import sample_person
+from pslib.data.people import Person, sample_person
 from pslib.data.sampling import sample_scene
 from pslib.data.scenes import render
 from pslib.data.stage import Scene
@@ -23,7 +24,17 @@ from pslib.errors import UserError
 from pslib.evaluation.levels import embed_boxes
 from pslib.models.alignps import AlignPS
 
-__all__ = ["Likeness", "Views", "draw_views", "drawn_people", "embed_views", "likeness", "street_swapped_beyond"]
+__all__ = [
+    "Likeness",
+    "Views",
+    "at_height",
+    "draw_views",
+    "drawn_people",
+    "embed_views",
+    "likeness",
+    "street_swapped_beyond",
+    "with_neighbour",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +113,16 @@ def street_swapped_beyond(scenes: Sequence[Scene], street: int, reach: float, pe
         far = torch.from_numpy(distance_transform_edt(~mask) > reach)  # (H, W)
         images.append(torch.where(far, new, old))
     return replace(before, images=tuple(images))
+
+
+def with_neighbour(scene: Scene, appearance: Person, gap: float) -> Scene:
+    """The scene with somebody unlabelled right behind its first person, ``gap`` body heights to her right.
+
+    A standing figure is about 0.4 heights wide: at 0.3 the two overlap, at 0.6 there is street between them.
+    """
+    her = scene.placements[0]
+    neighbour = replace(her, person=appearance, person_id=UNLABELLED, x=her.x + gap * her.height, y=her.y - 0.01)
+    return replace(scene, placements=(*scene.placements, neighbour))
 
 
 def embed_views(model: AlignPS, views: Views, batch_size: int = 16) -> tuple[np.ndarray, np.ndarray]:

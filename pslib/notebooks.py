@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import time
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ CELL_TIMEOUT = 600  # seconds; a cell that hangs must not hold the series
 
 
 def run_series(only: Sequence[str] = (), profile: str = "tiny", timeout: int | None = None) -> int:
-    """Execute copies under ``build/notebooks`` in order, print each one's time, end in the results table.
+    """Execute copies under ``build/notebooks`` in order, print each one's time, end in results and ledger.
 
     Returns 1 at the first notebook that fails (its copy shows where), else 0.
     """
@@ -36,7 +35,7 @@ def run_series(only: Sequence[str] = (), profile: str = "tiny", timeout: int | N
             return 1
         print(f"{path.name}: {seconds:.0f} s", flush=True)
     print(f"{done} notebooks in {time.perf_counter() - start:.0f} s; executed copies in {_shown(target)}\n", flush=True)
-    _print_results()
+    _print_results(profile)
     return 0
 
 
@@ -159,11 +158,11 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _print_results() -> None:
-    """The results table, read from the records."""
-    from pslib.experiments.commands import records
+def _print_results(profile: str) -> None:
+    """The results table and the ledger's summary, read from the records."""
+    from pslib.experiments.record_commands import series_results
 
-    records(Namespace(json=False))
+    series_results(profile)
 
 
 def _shown(path: Path) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["plain", "progress"]
+__all__ = ["plain", "progress", "say"]
 
 
 def plain() -> bool:
@@ -33,6 +33,16 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> An
     from tqdm.auto import tqdm
 
     return tqdm(iterable, desc=desc, total=total)
+
+
+def say(text: str) -> None:
+    """Print a line at once, above the bar where one is shown."""
+    if plain():
+        print(text, flush=True)
+        return
+    from tqdm.auto import tqdm
+
+    tqdm.write(text)
 
 
 class _PlainProgress:

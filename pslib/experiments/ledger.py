@@ -19,6 +19,7 @@ from pslib.experiments.lookup import at_profile, find_experiment, known_fingerpr
 from pslib.experiments.plateau import plateau_reason
 from pslib.experiments.records import Record
 from pslib.experiments.registry import MEASURES, Claim, Experiment
+from pslib.experiments.reported import reported
 from pslib.experiments.tables import main_protocol_of
 from pslib.training.recipes import Recipe
 
@@ -124,7 +125,7 @@ def entry(
         "claim": claim,
         "set": kind,
         "profile": profile,
-        "effect": paper_effect(experiment, claim),
+        "effect": paper_effect(experiment, claim, kind),
         "claim_commit": stood,
         "record_commits": tuple(sorted({str(record.info.get("commit", "")) for record in records})),
         "older": tuple(label for label, group in rows.items() if _older(group, stood)),
@@ -228,17 +229,13 @@ def _not_comparable(used: Rows, rows: Rows) -> str:
     return f"{count} of {MIN_SEEDS} seeds: recording {' and '.join(missing) or 'common seeds'} would decide it"
 
 
-def paper_effect(experiment: Experiment, claim: Claim) -> float | None:
-    """The claim's contrast of the numbers that the paper prints, in its unit; None where it prints none."""
+def paper_effect(experiment: Experiment, claim: Claim, kind: str) -> float | None:
+    """The claim's contrast of the numbers that the paper prints for a set; None where it prints none."""
     if experiment.reported is None or claim.column is None:
         return None
     try:
-        from pslib.experiments.reported import reported
-    except ImportError:
-        return None
-    try:
-        return reported(experiment.reported).contrast(claim.contrast, claim.kind, claim.column)
-    except (UserError, KeyError):
+        return reported(experiment.reported).contrast(claim.contrast, kind, claim.column)
+    except UserError:  # the paper has no such row, set or column
         return None
 
 

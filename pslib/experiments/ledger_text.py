@@ -18,7 +18,7 @@ PREDATES = "the claim was written down after all its records: it was not put at 
 def ledger_text(entries: Sequence[Entry]) -> str:
     """All entries grouped by experiment, and the summary."""
     lines = [
-        "RECORDED on drawn sets: claims of the papers, as a difference in points [95 % interval over seeds and people].",
+        "RECORDED on drawn sets: claims of the papers as differences in points [95 % interval over seeds and people].",
         "REPORTED: the same difference of the numbers that the paper prints, on the real sets.",
     ]
     for name in dict.fromkeys(item.experiment for item in entries):
@@ -40,7 +40,7 @@ def ledger_summary(entries: Sequence[Entry]) -> str:
     """How many claims came out how, and how many of the large ones are open."""
     profiles = ", ".join(dict.fromkeys(item.profile for item in entries)) or "no"
     lines = [f"ledger, {profiles} profile, {len(entries)} claims (each on each set): {_counts(entries)}"]
-    large = [item for item in entries if item.effect is not None and item.effect >= LARGE_EFFECT]
+    large = [item for item in entries if item.effect is not None and abs(item.effect) >= LARGE_EFFECT]
     if large:
         open_ones = sum(item.verdict.word in ("undecided", NOT_RECORDED) for item in large)
         lines.append(

@@ -9,9 +9,9 @@ its loss has just come down to it.  Hence two signs, either of which suffices:
 
 - **the loss is below the uniform value**: over the last tenth of the steps its mean is at least 5 % lower.  Chance does
   not do that: a step's loss scatters by a tenth of its value, the mean of 36 steps by less than two hundredths.
-- **it has fallen, and search has gained**: the mean over the last tenth lies at least 10 % below the highest mean of any
-  tenth, and on validation people mAP with ground-truth boxes at the end is at least twice that of the first point, an
-  eighth into the schedule, when the learning rate is barely up.
+- **it has fallen, and search has gained**: the mean over the last tenth lies at least 10 % below the highest mean of
+  any tenth, and on validation people mAP with ground-truth boxes at the end is at least twice that of the first point,
+  an eighth into the schedule, when the learning rate is barely up.
 
 A model that never learned shows neither: its loss hovers at the uniform value or above, and its search stays where the
 warm start put it.  Both signs come from the record alone.

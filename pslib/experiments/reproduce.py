@@ -5,23 +5,28 @@ computed once.  The lock goes with its process: a killed run is taken up from it
 """
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pslib import paths
-from pslib.errors import UserError
+from pslib.errors import UserError, require_choice
 from pslib.experiments.lookup import at_profile
-from pslib.experiments.records import find_record, read_record, set_aside
-from pslib.experiments.registry import Experiment
-from pslib.experiments.run import RunData, run
+from pslib.experiments.records import find_record, read_record, record_stem, set_aside
+from pslib.experiments.registry import KINDS, Experiment
+from pslib.experiments.run import RunData, checkpoint_of, run
+from pslib.training.checkpoints import load_checkpoint
 from pslib.training.recipes import Recipe, recipe_hash
 
-__all__ = ["Job", "jobs_of", "reproduce", "reproduce_in_parallel", "default_work"]
+__all__ = ["Job", "default_work", "jobs_of", "kinds_of", "reproduce", "start_workers", "watch"]
+
+Work = Iterator[str]
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,23 @@ class Job:
     recipe: Recipe
     seed: int
 
+    @property
+    def name(self) -> str:
+        """Set, row and seed in words."""
+        return f"{self.recipe.kind} {self.label}, seed {self.seed}"
+
+
+def kinds_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
+    """The sets that ``kind`` asks for, "both" or one of the experiment's."""
+    if require_choice("set", kind, (*KINDS, "both")) == "both":
+        return experiment.kinds
+    return (require_choice(f"set of {experiment.name}", kind, experiment.kinds),)
+
 
 def jobs_of(experiment: Experiment, profile: str, kinds: Sequence[str], seeds: int) -> list[Job]:
     """All runs of an experiment, every row of one seed before the next seed begins."""
+    if seeds < 1:
+        raise UserError(f"{seeds} seeds are no runs of {experiment.name}: give --seeds at least 1.")
     return [
         Job(label, at_profile(experiment.recipe(label, kind), profile), seed)
         for seed in range(seeds)
@@ -43,13 +62,12 @@ def jobs_of(experiment: Experiment, profile: str, kinds: Sequence[str], seeds: i
     ]
 
 
-def reproduce(
-    jobs: Sequence[Job], data: dict[str, RunData], *, records: Path, work: Path, device: str
-) -> Iterator[str]:
+def reproduce(jobs: Sequence[Job], data: Mapping[str, RunData], *, records: Path, work: Path, device: str) -> Work:
     """Compute what is missing; yields a line for every job as it is settled.
 
     ``data`` holds the splits of each set.  A run that another process is computing is left to it until the others are
-    done, then waited for.  A record that cannot be read is set aside and computed anew.
+    done, then waited for.  A record that cannot be read is set aside and computed anew, and so is an unfinished run
+    whose checkpoint cannot be read.
     """
     busy = []
     for job in jobs:
@@ -65,26 +83,42 @@ def reproduce(
 def _settle(job: Job, data: RunData, records: Path, work: Path, device: str, wait: bool) -> str | None:
     """Compute or find one run and say which; None where another process holds it and ``wait`` is False."""
     run_hash = recipe_hash(job.recipe, data.fingerprint)
-    name = f"{job.recipe.kind} {job.label}, seed {job.seed}"
-    lock = FileLock(work / f"{run_hash}-s{job.seed}.lock")
     work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / f"{run_hash}-s{job.seed}.lock")
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        held = lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         return None
-    with lock:
-        path = find_record(records, job.recipe, run_hash, job.seed)
+    with held:
+        path, checkpoint = find_record(records, job.recipe, run_hash, job.seed), checkpoint_of(work, run_hash, job.seed)
         aside = ""
         if path.exists():
             try:
-                return f"{name}: {_outcome(path)} (recorded)"
+                line = f"{job.name}: {_outcome(path)} (recorded)"
             except UserError as error:
                 aside = f"; {error} Set aside as {set_aside(path).name}."
+            else:
+                shutil.rmtree(checkpoint.parent, ignore_errors=True)  # left by a kill right after the record
+                return line
+        _clear(record_stem(records, job.recipe, run_hash, job.seed), checkpoint)
         weights = work / "weights" / f"{job.recipe.name}-{job.recipe.kind}.safetensors" if job.seed == 0 else None
         path = run(
             job.recipe, job.seed, data, records=records, work=work, device=device, weights=weights, inside=True
         )
-        return f"{name}: {_outcome(path)}{aside}"
+        return f"{job.name}: {_outcome(path)}{aside}"
+
+
+def _clear(stem: Path, checkpoint: Path) -> None:
+    """Remove what a killed run can leave that no other uses: half-written files, a checkpoint that cannot be read.
+
+    Only the holder of the run's lock may do so.
+    """
+    for left in stem.parent.glob(f"{stem.name}.*.partial"):
+        left.unlink(missing_ok=True)
+    try:
+        load_checkpoint(checkpoint, checkpoint.parent.name)
+    except UserError:
+        shutil.rmtree(checkpoint.parent, ignore_errors=True)
 
 
 def _outcome(path: Path) -> str:
@@ -99,8 +133,8 @@ def _outcome(path: Path) -> str:
     )
 
 
-def reproduce_in_parallel(arguments: Sequence[str], workers: int, logs: Path) -> int:
-    """Run ``pslib reproduce`` with ``arguments`` in ``workers`` processes; their output goes to files in ``logs``.
+def start_workers(arguments: Sequence[str], workers: int, logs: Path) -> list[subprocess.Popen]:
+    """Start ``pslib reproduce`` with ``arguments`` in ``workers`` processes; their output goes to files in ``logs``.
 
     Each process gets its share of the cores: two runs of one thread do a tenth more than one run of two.
     """
@@ -113,16 +147,47 @@ def reproduce_in_parallel(arguments: Sequence[str], workers: int, logs: Path) ->
         log = logs / f"worker-{number}.log"
         with log.open("w") as stream:
             running.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
-        print(f"worker {number}: {log}")
+    return running
+
+
+def watch(
+    jobs: Sequence[Job],
+    fingerprints: Mapping[str, str],
+    records: Path,
+    workers: Sequence[subprocess.Popen],
+    failed: Callable[[int], UserError],
+    pause: float = 0.5,
+) -> Work:
+    """Lines of the jobs as the ``workers`` settle them; raises ``failed(number)`` if a worker ends with a mistake.
+
+    The workers go with the watcher: when it is interrupted or closed, they are ended, their runs to be taken up later.
+    """
+    waiting = {job: recipe_hash(job.recipe, fingerprints[job.recipe.kind]) for job in jobs}
     try:
-        return max(process.wait() for process in running)
-    except KeyboardInterrupt:
-        for process in running:
-            process.terminate()
-        raise
+        running = True
+        while running:
+            running = any(process.poll() is None for process in workers)
+            for job, run_hash in list(waiting.items()):
+                path = find_record(records, job.recipe, run_hash, job.seed)
+                if path.exists():
+                    try:
+                        line = f"{job.name}: {_outcome(path)}"
+                    except UserError:  # a worker is about to set it aside
+                        continue
+                    del waiting[job]
+                    yield line
+            if running:
+                time.sleep(pause)
+        for number, process in enumerate(workers):
+            if process.returncode != 0:
+                raise failed(number)
+    finally:
+        for process in workers:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
 
 
 def default_work() -> Path:
     """Where unfinished runs and their locks lie."""
     return paths.build_dir() / "runs" / "work"
-

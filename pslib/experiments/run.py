@@ -27,7 +27,7 @@ from pslib.training.checkpoints import save_weights, stored_run
 from pslib.training.recipes import Recipe, recipe_hash
 from pslib.training.trainer import Curves, DivergedError, train
 
-__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "look_inside", "run"]
+__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "look_inside", "checkpoint_of", "run"]
 
 # People whose embeddings every record keeps, so that pictures of all models show the same fifteen.
 PICTURED_PEOPLE = 15
@@ -143,6 +143,11 @@ def look_inside(model: AlignPS, recipe: Recipe, data: PersonSearchSet) -> tuple[
     return scalars, {name: v.astype(np.float16) if v.dtype.kind == "f" else v for name, v in arrays.items()}
 
 
+def checkpoint_of(work: Path, run_hash: str, seed: int) -> Path:
+    """Where an unfinished run is kept, in a folder named as the run is."""
+    return work / f"{run_hash}-s{seed}" / "checkpoint.pt"
+
+
 def run(
     recipe: Recipe,
     seed: int,
@@ -172,7 +177,7 @@ def run(
         kept = weights is None or stored_run(weights).endswith(f"{run_hash}-s{seed}")
         if kept or read_record(path).info["status"] == "diverged":
             return path
-    checkpoint = work / f"{run_hash}-s{seed}" / "checkpoint.pt"
+    checkpoint = checkpoint_of(work, run_hash, seed)
     started = time.perf_counter()
     info: dict[str, Any] = {
         "recipe": asdict(recipe),

@@ -1,23 +1,37 @@
 """Tables from records: one row a recipe, seeds summarised with an interval, the source in words."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 
 from pslib.errors import UserError, require_choice
 from pslib.evaluation.statistics import Interval, paired_bootstrap
+from pslib.experiments.alignps import VARIANTS
 from pslib.experiments.records import Record
 
-__all__ = ["grouped", "main_protocol_of", "per_query", "summary", "difference", "comparison", "results_table"]
+__all__ = [
+    "grouped",
+    "main_protocol_of",
+    "per_query",
+    "summary",
+    "difference",
+    "comparison",
+    "failed_runs",
+    "results_table",
+]
+
+_ORDER = {name: place for place, name in enumerate(VARIANTS)}
+WIDTH = 140
 
 
 def grouped(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Record]]:
-    """Records of one set, recipe and hash together, seeds in order."""
+    """Records of one set, recipe and hash together, seeds in order; recipes as in the registry, others after them."""
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in sorted(records, key=lambda record: record.info["seed"]):
         recipe = record.info["recipe"]
         groups.setdefault((recipe["kind"], recipe["name"], record.info["hash"]), []).append(record)
-    return dict(sorted(groups.items()))
+    return dict(sorted(groups.items(), key=lambda item: (item[0][0], _ORDER.get(item[0][1], len(_ORDER)), item[0])))
 
 
 def main_protocol_of(record: Record) -> str:
@@ -63,34 +77,64 @@ def difference(
 
 
 def results_table(records: Sequence[Record]) -> str:
-    """The results of all recorded runs as text, one row per set and recipe."""
+    """The results of recorded runs as text of at most 140 columns, one row per set, recipe and profile."""
     if not records:
         return "no records yet: pslib train alignps makes one."
+    groups = grouped(records)
+    wide = max(10, *(len(_name(group[0])) for group in groups.values()))
     lines = [
         "RECORDED results, mean over seeds [95 % interval over seeds and query people], test people, in per cent",
-        f"{'set':<10} {'recipe':<10} {'seeds':>5} {'recall':>6}  {'search mAP':<19} {'top-1':<19} "
-        f"{'ground-truth-box mAP':<20} {'protocol':<9} source",
+        f"{'set':<9} {'recipe':<{wide}} {'seeds':>5} {'recall':>6}  {'search mAP':<18} {'top-1':<18} "
+        f"{'ground-truth mAP':<18} {'protocol':<8} source",
     ]
-    for (kind, name, _), group in grouped(records).items():
+    for (kind, _, _), group in groups.items():
         search, first, truth = summary(group), summary(group, "top1"), summary(group, "map", "ground-truth")
         recall = np.mean([record.info["results"]["detection"]["recall"] for record in group])
         info = group[0].info
         stale = "  STALE" if group[0].stale else ""
-        lines.append(
-            f"{kind:<10} {name:<10} {len(group):>5} {recall:>6.1f}  {_text(search):<19} "
-            f"{_text(first):<19} {_text(truth):<20} {main_protocol_of(group[0]):<9} "
-            f"{info['device']}, {info['date']}{stale}"
+        line = (
+            f"{kind:<9} {_name(group[0]):<{wide}} {len(group):>5} {recall:>6.1f}  {_text(search):<18} "
+            f"{_text(first):<18} {_text(truth):<18} {main_protocol_of(group[0]):<8} "
         )
+        source = textwrap.shorten(f"{info['device']}, {info['date']}", WIDTH - len(line) - len(stale), placeholder="")
+        lines.append(f"{line}{source}{stale}")
     return "\n".join(lines)
 
 
-def comparison(records: Sequence[Record], name: str = "alignps", rival: str = "baseline") -> str:
-    """One line a set: recipe ``name`` minus ``rival`` with intervals, and the rival's share of ground-truth-box mAP."""
+def failed_runs(records: Sequence[Record]) -> str:
+    """The runs that failed, one a paragraph, with their reason; empty if there is none."""
     lines = []
-    groups = {(kind, recipe): group for (kind, recipe, _), group in grouped(records).items()}
-    for kind in sorted({kind for kind, _ in groups}):
-        ours, theirs = groups.get((kind, name)), groups.get((kind, rival))
-        if not ours or not theirs:
+    for (kind, _, _), group in grouped([record for record in records if record.info["status"] != "finished"]).items():
+        for record in group:
+            steps = max((len(values) for name, values in record.arrays.items() if name.startswith("loss/")), default=0)
+            text = (
+                f"FAILED {kind} {_name(record)}, seed {record.info['seed']} (its loss curve is kept, {steps} steps): "
+                f"{record.info.get('reason', 'no reason is recorded')}"
+            )
+            lines += textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def _name(record: Record) -> str:
+    """The recipe's name, with the profile where that is not tiny."""
+    recipe = record.info["recipe"]
+    profile = recipe.get("profile", "tiny")
+    return recipe["name"] + (f" ({profile})" if profile != "tiny" else "")
+
+
+def comparison(records: Sequence[Record], name: str = "alignps", rival: str = "baseline") -> str:
+    """One line a set: recipe ``name`` minus ``rival`` with intervals, and the rival's share of ground-truth-box mAP.
+
+    Of several hashes of one name, that of today's code is taken.
+    """
+    lines = []
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for (kind, recipe, _), group in grouped(records).items():
+        if recipe in (name, rival) and not group[0].stale:
+            groups[kind, recipe, group[0].info["recipe"].get("profile", "tiny")] = group
+    for kind, profile in sorted({(kind, profile) for kind, _, profile in groups}):
+        ours, theirs = groups.get((kind, name, profile)), groups.get((kind, rival, profile))
+        if not ours or not theirs or not {r.info["seed"] for r in ours} & {r.info["seed"] for r in theirs}:
             continue
         share = summary(theirs, "map", "ground-truth").mean / summary(ours, "map", "ground-truth").mean
         parts = [
@@ -101,7 +145,8 @@ def comparison(records: Sequence[Record], name: str = "alignps", rival: str = "b
                 ("ground-truth-box mAP", "map", "ground-truth"),
             )
         ]
-        lines.append(f"{kind:<10} {name} minus {rival}: {', '.join(parts)}; {rival} reaches {100 * share:.0f} % of it")
+        text = f"{name} minus {rival}: {', '.join(parts)}; {rival} reaches {100 * share:.0f} % of it"
+        lines += textwrap.wrap(f"{kind:<9} {text}", WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
 
 

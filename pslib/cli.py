@@ -75,9 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_training(commands)
 
-    records = commands.add_parser("records", help="list the recorded runs and print the results table")
-    records.add_argument("--json", action="store_true", help="print the records as JSON")
-    records.set_defaults(run=_records)
+    _add_experiments(commands)
 
     bench = commands.add_parser("bench", help="measure the speed ratios that README names")
     bench.add_argument("what", nargs="?", default="all", choices=("deform-conv", "evaluator", "all"))
@@ -127,15 +125,6 @@ def _add_training(commands) -> None:
                        help="write the record to data/results, and seed 0's weights to data/weights")
     train.set_defaults(run=_train)
 
-    reproduce = commands.add_parser("reproduce", help="compute a table or figure of a paper: what is not recorded yet")
-    reproduce.add_argument("experiment", help="its name: alignps-fig6, alignps-table1 ...")
-    reproduce.add_argument("--profile", default="tiny", help="tiny or small (default: tiny)")
-    reproduce.add_argument("--kind", default="both", choices=(*KINDS, "both"), help="which set (default: both)")
-    reproduce.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default: 3)")
-    reproduce.add_argument("--workers", type=int, default=1, help="processes that share the work (default: 1)")
-    reproduce.add_argument("--out", type=Path, default=None, help="folder of records and work (default: data/results)")
-    reproduce.set_defaults(run=_reproduce)
-
     evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")
     evaluate.add_argument("checkpoint", type=Path, help="a .safetensors file of pslib train")
     evaluate.add_argument("--kind", default="cuhk-sysu", choices=KINDS)
@@ -145,10 +134,41 @@ def _add_training(commands) -> None:
     evaluate.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
     evaluate.set_defaults(run=_evaluate)
 
-
-    warm = commands.add_parser("warm-start", help="make the neutral warm start of a backbone")
+    warm = commands.add_parser("warm-start", help="make a warm start of a backbone")
     warm.add_argument("--backbone", default="tiny", help="tiny, resnet18, resnet50 or resnet101 (default: tiny)")
+    warm.add_argument("--kind", default="neutral", help="what it learns from: neutral or identity (default: neutral)")
     warm.set_defaults(run=_warm_start)
+
+
+def _add_experiments(commands) -> None:
+    reproduce = commands.add_parser("reproduce", help="compute a table or figure of a paper: what is not recorded yet")
+    reproduce.add_argument("experiment", help="its name: alignps-fig6, alignps-table1 ...")
+    reproduce.add_argument("--profile", default="tiny", help="tiny or small (default: tiny)")
+    reproduce.add_argument("--kind", default="both", help="cuhk-sysu, prw or both (default: both)")
+    reproduce.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default: 3)")
+    reproduce.add_argument("--workers", type=int, default=1, help="processes that share the work (default: 1)")
+    reproduce.add_argument("--out", type=Path, default=None, help="folder of records and work (default: data/results)")
+    reproduce.set_defaults(run=_reproduce)
+
+    records = commands.add_parser("records", help="list the recorded runs, look after them")
+    parts = records.add_subparsers(dest="part", metavar="PART")
+    listing = parts.add_parser("list", help="print the results table (the default)")
+    for parser in (records, listing):
+        parser.add_argument("--json", action="store_true", help="print the records as JSON")
+        parser.set_defaults(run=_records)
+    stale = parts.add_parser("stale", help="name the records that nothing reads any more, and why")
+    stale.set_defaults(run=_records_stale)
+    drop = parts.add_parser("drop", help="remove records")
+    drop.add_argument("names", nargs="*", metavar="HASH|FILE",
+                      help="a hash (all its seeds), HASH-s0, or a record's file")
+    drop.add_argument("--stale", action="store_true", help="remove all that `pslib records stale` names")
+    drop.set_defaults(run=_records_drop)
+
+    ledger = commands.add_parser("ledger", help="what the records say of every claim of the papers")
+    ledger.add_argument("--profile", default="tiny", help="tiny or small (default: tiny)")
+    ledger.add_argument("--experiment", default=None, metavar="NAME", help="only this one: alignps-fig6 ...")
+    ledger.add_argument("--json", action="store_true", help="print the entries as JSON")
+    ledger.set_defaults(run=_ledger)
 
 
 def _add_notebooks(commands) -> None:
@@ -203,22 +223,40 @@ def _train(options) -> None:
     train(options)
 
 
-def _reproduce(options) -> None:
-    from pslib.experiments.commands import reproduce
-
-    reproduce(options)
-
-
 def _evaluate(options) -> None:
     from pslib.experiments.commands import evaluate
 
     evaluate(options)
 
 
+def _reproduce(options) -> None:
+    from pslib.experiments.record_commands import reproduce
+
+    reproduce(options)
+
+
 def _records(options) -> None:
-    from pslib.experiments.commands import records
+    from pslib.experiments.record_commands import records
 
     records(options)
+
+
+def _records_stale(options) -> None:
+    from pslib.experiments.record_commands import stale_records
+
+    stale_records(options)
+
+
+def _records_drop(options) -> None:
+    from pslib.experiments.record_commands import drop
+
+    drop(options)
+
+
+def _ledger(options) -> None:
+    from pslib.experiments.record_commands import ledger
+
+    ledger(options)
 
 
 def _bench(options) -> None:

@@ -1,4 +1,4 @@
-"""What ``pslib train``, ``evaluate``, ``warm-start`` and ``records`` do."""
+"""What ``pslib train``, ``evaluate`` and ``warm-start`` do."""
 
 import ast
 import json
@@ -13,18 +13,14 @@ import torch
 
 from pslib import paths
 from pslib.errors import UserError
-from pslib.experiments.lookup import find_experiment
-from pslib.experiments.records import read_record, read_records
-from pslib.experiments.registry import KINDS
-from pslib.experiments.reproduce import default_work, jobs_of, reproduce_in_parallel
-from pslib.experiments.reproduce import reproduce as compute
+from pslib.experiments.records import read_record
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
-from pslib.experiments.tables import comparison, results_table
+from pslib.experiments.tables import results_table
 from pslib.training.checkpoints import load_model, load_weights
 from pslib.training.recipes import Recipe, make_recipe
-from pslib.training.warm_up import QUESTIONS, make_warm_start
+from pslib.training.warm_up import LESSONS, ensure_warm_start, make_warm_start
 
-__all__ = ["open_run_data", "apply_overrides", "train", "reproduce", "evaluate", "warm_start", "records"]
+__all__ = ["open_run_data", "apply_overrides", "train", "evaluate", "warm_start", "device"]
 
 
 def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
@@ -78,7 +74,8 @@ def apply_overrides(recipe: Recipe, overrides: list[str]) -> Recipe:
     return recipe.with_(**changes)
 
 
-def _device() -> str:
+def device() -> str:
+    """The device that runs use: a GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -89,13 +86,14 @@ def train(options: Namespace) -> None:
         recipe = recipe.with_(profile=options.profile)
     recipe = apply_overrides(recipe, options.overrides)
     data = open_run_data(recipe.kind, recipe.profile, options.data_root)
+    ensure_warm_start(recipe.model.backbone, recipe.warm_start, device())
     out = options.out or paths.build_dir() / "runs"
     records, weights = out / "records", out / "weights" / f"{recipe.name}-{recipe.kind}-s{options.seed}.safetensors"
     if options.record:
         # The committed record of every seed, and the committed weights of seed 0.
         records = paths.results_dir()
         weights = paths.weights_dir() / f"{recipe.name}-{recipe.kind}.safetensors" if options.seed == 0 else None
-    path = run(recipe, options.seed, data, records=records, work=out / "work", device=_device(), weights=weights)
+    path = run(recipe, options.seed, data, records=records, work=out / "work", device=device(), weights=weights)
     record = read_record(path)
     if record.info["status"] == "diverged":
         raise UserError(record.info["reason"])
@@ -103,33 +101,14 @@ def train(options: Namespace) -> None:
     print(f"record: {path}")
 
 
-def reproduce(options: Namespace) -> None:
-    """Compute what is missing of an experiment and say for every run how it came out."""
-    experiment = find_experiment(options.experiment)
-    kinds = KINDS if options.kind == "both" else (options.kind,)
-    records = options.out / "records" if options.out else paths.results_dir()
-    work = options.out / "work" if options.out else default_work()
-    if options.workers > 1:
-        arguments = [experiment.name, "--profile", options.profile, "--kind", options.kind]
-        arguments += ["--seeds", str(options.seeds), "--workers", "1"]
-        arguments += ["--out", str(options.out)] if options.out else []
-        if reproduce_in_parallel(arguments, options.workers, work / "logs"):
-            raise UserError(f"a worker of {experiment.name} failed: its log in {work / 'logs'} says why.")
-        return
-    data = {kind: open_run_data(kind, options.profile, None) for kind in kinds}
-    jobs = jobs_of(experiment, options.profile, kinds, options.seeds)
-    for number, line in enumerate(compute(jobs, data, records=records, work=work, device=_device()), start=1):
-        print(f"[{number} of {len(jobs)}] {line}", flush=True)
-
-
 def evaluate(options: Namespace) -> None:
     """Evaluate stored weights on the test or validation people of a set."""
-    model = load_model(options.checkpoint).to(_device())
+    model = load_model(options.checkpoint).to(device())
     data = open_run_data(options.kind, options.profile, options.data_root)
     chosen = data.test if options.split == "test" else data.validation
     size = json.loads(load_weights(options.checkpoint)[1].get("test_size", "null"))
     recipe = make_recipe("alignps", options.kind).with_(test_size=tuple(size) if size else None)
-    scalars, _ = evaluate_test(model, recipe, chosen, _device())
+    scalars, _ = evaluate_test(model, recipe, chosen, device())
     name = main_protocol(chosen)
     print(f"{options.kind}, {options.split}: detection recall {scalars['detection']['recall']:.1f}, "
           f"AP {scalars['detection']['ap']:.1f}")
@@ -143,20 +122,10 @@ def evaluate(options: Namespace) -> None:
 
 
 def warm_start(options: Namespace) -> None:
-    """Make the neutral warm start of a backbone and say how well it answers its questions."""
-    path, accuracy = make_warm_start(options.backbone)
+    """Make a warm start of a backbone and say how well it answers its questions."""
+    path, accuracy = make_warm_start(options.backbone, options.kind, device=device())
     print("share of right answers on crops not trained on:")
     for question, share in accuracy.items():
-        chance = 1 / len(QUESTIONS[question])
-        print(f"  {question:<14} {100 * share:5.1f} %   (guessing evenly: {100 * chance:.0f} %)")
+        chance = 1 / len(LESSONS[options.kind].questions[question])
+        print(f"  {question:<14} {100 * share:5.1f} %   (guessing evenly: {100 * chance:.1f} %)")
     print(f"warm start: {path}")
-
-
-def records(options: Namespace) -> None:
-    """Print the recorded runs, as a table or as JSON."""
-    found = read_records(paths.results_dir())
-    if options.json:
-        print(json.dumps([record.info for record in found], indent=1))
-    else:
-        print(results_table(found))
-        print(comparison(found))

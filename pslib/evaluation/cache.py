@@ -1,0 +1,163 @@
+"""A gallery is embedded once: what a model saw in a set is kept on disk and found again by content.
+
+The file's name holds a key over everything that decides its numbers: the weights and switches of the model, the images
+and boxes of the set, the test size, and the code that turns pixels into embeddings.  Change any of them and another
+file is made; the old one stays, and is found again when the change is taken back.
+"""
+
+import hashlib
+import inspect
+import io
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pslib import ops, paths
+from pslib.data import loading, transforms
+from pslib.data.annotations import PersonSearchSet
+from pslib.data.layouts import write_bytes
+from pslib.errors import UserError
+from pslib.evaluation import gallery
+from pslib.evaluation.detections import Detections
+from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
+from pslib.models import alignps, backbones, batching, fcos, neck
+
+__all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
+
+# The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
+_PATH_OF_A_PIXEL = (loading, transforms, batching, backbones, ops, neck, fcos, alignps, gallery)
+_PARTS = ("frame", "boxes", "scores", "embeddings")
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, UserError)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over the model's class, its switches and every tensor that inference reads (not the re-id memory)."""
+    config = getattr(model, "config", None)
+    settings = asdict(config) if is_dataclass(config) else repr(config)
+    digest = hashlib.sha256(json.dumps([type(model).__qualname__, settings], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith("memory."):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def set_digest(data: PersonSearchSet) -> str:
+    """SHA-256 over the frames of a set in their order: names, boxes, person ids, and the sizes of the image files.
+
+    The sizes stand for the pixels, which would take as long to read as to embed.
+    """
+    digest = hashlib.sha256()
+    for frame in data.frames:
+        stored = frame.path.stat().st_size if frame.path.exists() else -1
+        digest.update(f"{frame.name} {stored} {len(frame.boxes)}".encode())
+        digest.update(np.asarray(frame.boxes, "<f4").tobytes())
+        digest.update(np.asarray(frame.person_ids, "<i8").tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _code_digest() -> str:
+    """SHA-256 over the source of the modules that compute embeddings."""
+    text = "".join(inspect.getsource(module) for module in _PATH_OF_A_PIXEL)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def gallery_key(model: nn.Module, data: PersonSearchSet, test_size: tuple[int, int] | None = None) -> str:
+    """Sixteen hex digits over all that decides what :func:`embed_gallery` returns."""
+    parts = [weights_digest(model), set_digest(data), list(test_size) if test_size else None, _code_digest()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def cached_gallery(
+    model: nn.Module,
+    data: PersonSearchSet,
+    *,
+    name: str,
+    folder: Path | None = None,
+    device: str | torch.device = "cpu",
+    test_size: tuple[int, int] | None = None,
+) -> GalleryEmbeddings:
+    """All frames of ``data`` as ``model`` sees them: read from disk if they were embedded before, else embedded now.
+
+    ``name`` begins the file's name and says to people what it holds ("alignps-cuhk-sysu"); ``folder`` is
+    ``build/galleries`` by default.  The arrays lie in ``<name>-<key>.npz``; ``<name>-<key>.json`` beside it says where
+    they come from.  ``device`` and ``test_size`` as in :func:`embed_gallery`, which shows the progress bar.
+
+    A file that is damaged, or whose content belongs to another key, is named, set aside and made again.  A folder that
+    cannot be written to costs the next start its time, not this one its result: one line says so.
+
+    Raises UserError for a model in training mode, whose batch statistics would move while it looks.
+    """
+    if model.training:
+        raise UserError("the model is in training mode, in which it embeds no gallery: call model.eval() first.")
+    folder = folder or paths.build_dir() / "galleries"
+    key = gallery_key(model, data, test_size)
+    path = folder / f"{name}-{key}.npz"
+    if path.exists():
+        try:
+            return _read(path, key, len(data.frames))
+        except _DAMAGE as error:
+            kept = path.with_name(path.name + ".set-aside")
+            os.replace(path, kept)
+            print(f"{path} cannot be used ({_reason(error)}): set aside as {kept.name}, embedding again.")
+    found = embed_gallery(model, data, device=device, test_size=test_size, desc=f"embed {name}")
+    provenance = {
+        "name": name,
+        "key": key,
+        "model": type(model).__qualname__,
+        "weights": weights_digest(model),
+        "set": {"kind": data.kind, "split": data.split, "folder": data.root.name, "digest": set_digest(data)},
+        "frames": len(data.frames),
+        "detections": len(found.detections),
+        "annotated_boxes": len(found.ground_truth),
+        "test_size": test_size,
+        "code": _code_digest(),
+        "device": str(device),
+        "torch": version("torch"),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path.with_suffix(".json"), (json.dumps(provenance, indent=1) + "\n").encode())
+        write_bytes(path, _packed(found, key))
+    except OSError as error:
+        print(f"{path} cannot be written ({error.strerror}): the gallery is not kept, the next start embeds again.")
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).rstrip(".") if isinstance(error, UserError) else type(error).__name__
+
+
+def _packed(found: GalleryEmbeddings, key: str) -> bytes:
+    arrays = {f"detections/{part}": getattr(found.detections, part) for part in _PARTS}
+    arrays |= {f"ground_truth/{part}": getattr(found.ground_truth, part) for part in _PARTS}
+    buffer = io.BytesIO()
+    np.savez(buffer, key=np.array(key), person_ids=found.person_ids, **arrays)
+    return buffer.getvalue()
+
+
+def _read(path: Path, key: str, num_frames: int) -> GalleryEmbeddings:
+    with np.load(path, allow_pickle=False) as stored:
+        if str(stored["key"]) != key:
+            raise UserError(f"it holds the gallery {stored['key']}")
+        detections, ground_truth = (
+            Detections(*(stored[f"{who}/{part}"] for part in _PARTS)) for who in ("detections", "ground_truth")
+        )
+        person_ids = stored["person_ids"]
+    for rows in (detections, ground_truth):
+        rows.offsets(num_frames)  # raises if a row lies in a frame that the set has not
+    if len(person_ids) != len(ground_truth):
+        raise UserError(f"it has {len(ground_truth)} annotated boxes but {len(person_ids)} person ids")
+    return GalleryEmbeddings(detections, ground_truth, person_ids)

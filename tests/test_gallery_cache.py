@@ -1,0 +1,173 @@
+"""The gallery cache: read back what was written, made anew when anything that matters changes, damage named."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy_sets import toy_model as training_model
+from toy_sets import toy_split
+
+from pslib.data.annotations import PersonSearchSet
+from pslib.errors import UserError
+from pslib.evaluation import cache
+from pslib.evaluation.cache import cached_gallery, gallery_key
+from pslib.evaluation.gallery import embed_gallery
+
+
+def toy_model():
+    return training_model().eval()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often the gallery was embedded."""
+    calls = []
+
+    def embed(*arguments, **options):
+        calls.append(options)
+        return embed_gallery(*arguments, **options)
+
+    monkeypatch.setattr(cache, "embed_gallery", embed)
+    return calls
+
+
+def same(one, other):
+    for who in ("detections", "ground_truth"):
+        for part in ("frame", "boxes", "scores", "embeddings"):
+            a, b = getattr(getattr(one, who), part), getattr(getattr(other, who), part)
+            assert a.dtype == b.dtype and np.array_equal(a, b), (who, part)
+    assert np.array_equal(one.person_ids, other.person_ids)
+
+
+def files(folder, suffix):
+    return sorted(path.name for path in folder.iterdir() if path.name.endswith(suffix))
+
+
+def test_a_second_call_reads_what_the_first_one_wrote(tmp_path, counted):
+    model, data = toy_model(), toy_split("test")
+    first = cached_gallery(model, data, name="toy", folder=tmp_path)
+    second = cached_gallery(model, data, name="toy", folder=tmp_path)
+    assert len(counted) == 1
+    same(first, second)
+    same(first, embed_gallery(model, data))
+    key = gallery_key(model, data)
+    assert files(tmp_path, "") == [f"toy-{key}.json", f"toy-{key}.npz"]
+    story = json.loads((tmp_path / f"toy-{key}.json").read_text())
+    assert story["key"] == key and story["frames"] == len(data.frames) and story["name"] == "toy"
+    assert story["annotated_boxes"] == len(first.ground_truth) and story["set"]["kind"] == "cuhk-sysu"
+    assert "/" not in json.dumps(story), "provenance travels with the file: no paths of this machine"
+
+
+def test_the_default_folder_is_build_galleries(tmp_path, monkeypatch):
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
+    cached_gallery(toy_model(), toy_split("test"), name="toy")
+    assert len(files(tmp_path / "build" / "galleries", ".npz")) == 1
+
+
+def changed_models():
+    other = toy_model()
+    with torch.no_grad():
+        next(other.head.parameters()).view(-1)[0] += 1e-3
+    yield "one weight", other
+    switched = toy_model()
+    switched.config = replace(switched.config, class_threshold=0.5)
+    yield "a switch without weights", switched
+
+
+def test_another_model_is_another_gallery():
+    data = toy_split("test")
+    for what, model in changed_models():
+        assert gallery_key(model, data) != gallery_key(toy_model(), data), what
+
+
+def test_a_model_in_training_is_refused(tmp_path):
+    with pytest.raises(UserError, match="model.eval()"):
+        cached_gallery(training_model(), toy_split("test"), name="toy", folder=tmp_path)
+
+
+def test_the_key_ignores_what_inference_does_not_read():
+    model, data = toy_model(), toy_split("test")
+    before = gallery_key(model, data)
+    model.memory.table += 1.0
+    assert gallery_key(model, data) == before
+
+
+def test_frames_boxes_ids_size_and_code_count(monkeypatch, tmp_path):
+    model, data = toy_model(), toy_split("test")
+    keys = {gallery_key(model, data), gallery_key(model, data, (48, 32)), gallery_key(model, toy_split("train"))}
+    first = data.frames[0]
+
+    def with_first(frame):
+        return PersonSearchSet(data.kind, data.split, data.root, [frame, *data.frames[1:]])
+
+    keys.add(gallery_key(model, with_first(replace(first, boxes=first.boxes + 1))))
+    keys.add(gallery_key(model, with_first(replace(first, person_ids=first.person_ids + 1))))
+    Image.new("RGB", (96, 64)).save(tmp_path / "other.jpg")
+    keys.add(gallery_key(model, with_first(replace(first, path=tmp_path / "other.jpg"))))
+    monkeypatch.setattr(cache, "_code_digest", lambda: "edited")
+    keys.add(gallery_key(model, data))
+    assert len(keys) == 7
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def forget_the_last_half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def foreign(path):
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez(path, **{**arrays, "key": np.array("another")})
+
+
+def missing_rows(path):
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez(path, **{**arrays, "person_ids": arrays["person_ids"][:-1]})
+
+
+def frame_outside(path):
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez(path, **{**arrays, "ground_truth/frame": arrays["ground_truth/frame"] + 1000})
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, forget_the_last_half, foreign, missing_rows, frame_outside,
+                                    lambda path: path.write_bytes(b"no archive")])
+def test_a_damaged_or_foreign_file_is_named_set_aside_and_made_again(tmp_path, capsys, counted, damage):
+    model, data = toy_model(), toy_split("test")
+    whole = cached_gallery(model, data, name="toy", folder=tmp_path)
+    path = next(tmp_path.glob("*.npz"))
+    damage(path)
+    again = cached_gallery(model, data, name="toy", folder=tmp_path)
+    said = capsys.readouterr().out
+    assert str(path) in said and "set aside" in said
+    assert path.with_name(path.name + ".set-aside").exists() and len(counted) == 2
+    same(whole, again)
+    same(whole, cached_gallery(model, data, name="toy", folder=tmp_path))
+    assert len(counted) == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_no_result(tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    found = cached_gallery(toy_model(), toy_split("test"), name="toy", folder=tmp_path / "taken")
+    assert len(found.ground_truth) > 0
+    assert "is not kept" in capsys.readouterr().out
+
+
+def test_progress_is_shown_while_embedding_only(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PSLIB_PLAIN", "1")
+    for expected in ("embed toy: 100 %", ""):
+        cached_gallery(toy_model(), toy_split("test"), name="toy", folder=tmp_path)
+        assert expected in capsys.readouterr().out
+    cached_gallery(toy_model(), toy_split("test"), name="toy", folder=tmp_path)
+    assert capsys.readouterr().out == ""

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from pathlib import Path
 
 from pslib import paths
 from pslib.errors import UserError, require_choice
@@ -48,20 +49,26 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
     return recipe.with_(profile=profile, **changes)
 
 
-@cache
 def known_fingerprint(kind: str, profile: str) -> str:
     """Fingerprint of a drawn set: of the one on disk, else of the one that the committed records were computed on."""
-    manifest = paths.synthetic_dir(profile) / kind / "manifest.json"
-    if manifest.is_file():
+    found = _fingerprint(paths.synthetic_dir(profile) / kind, paths.results_dir() / profile / kind)
+    if found is None:
+        raise UserError(f"there is no drawn {kind} set of the profile {profile}: make it with pslib data make.")
+    return found
+
+
+@cache
+def _fingerprint(drawn: Path, recorded: Path) -> str | None:
+    if (drawn / "manifest.json").is_file():
         from pslib.data.loading import fingerprint
 
-        return fingerprint(manifest.parent)
-    for path in sorted((paths.results_dir() / profile / kind).glob("*.json")):
+        return fingerprint(drawn)
+    for path in sorted(recorded.glob("*.json")):
         try:
             return str(json.loads(path.read_text())["data"]["fingerprint"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    raise UserError(f"there is no drawn {kind} set of the profile {profile}: make it with pslib data make.")
+    return None
 
 
 def records_of(recipe: Recipe) -> list[Record]:

@@ -8,8 +8,7 @@ from toy_sets import SMALL, toy_batch, toy_model
 
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
-from pslib.models.alignps import STRUCTURES, AlignPS, AlignPSConfig
-from pslib.training.recipes import RECIPES
+from pslib.models.alignps import STRUCTURES, AlignPSConfig
 
 SWITCHES = [
     *({"structure": structure} for structure in STRUCTURES),
@@ -81,17 +80,6 @@ def test_resnets_train_and_detect_from_random_weights(backbone):
     # Untrained ResNets have activations of hundreds: a larger step would throw all sampling points off the map.
     assert all(loss.isfinite() for loss in step(model, images, targets, rate=1e-5).values())
     check_detections(model.eval()(images), [(64, 96)] * 2, 16)
-
-
-def test_the_papers_configuration_trains_a_step_and_detects():
-    config = replace(RECIPES["alignps-paper"].model, backbone_weights=None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AlignPS(config, num_identities=5532)
-    images, targets = toy_batch()
-    assert all(loss.isfinite() for loss in step(model, images, targets).values())
-    assert model.memory.table.shape == (5532, 256) and model.memory.queue.shape == (5000, 256)
-    check_detections(model.eval()(images), [(64, 96)] * 2, 256)
 
 
 def test_first_oim_loss_is_that_of_an_empty_memory():

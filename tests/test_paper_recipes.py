@@ -1,0 +1,114 @@
+"""The papers' recipes at full size: they build without a download, learn a step, find people, weigh what they should.
+
+And the small profile: every variant at it is the same comparison on a larger backbone.
+"""
+
+import numpy as np
+import pytest
+import torch
+from replay import _recipe, fixed_set
+from toy_sets import toy_batch, toy_split
+
+from pslib.data.profiles import PROFILES
+from pslib.experiments.alignps import VARIANTS
+from pslib.experiments.lookup import at_profile
+from pslib.models.alignps import AlignPS
+from pslib.training.recipes import RECIPES, make_recipe
+from pslib.training.trainer import build_model, train
+
+PAPERS = [name for name, recipe in RECIPES.items() if recipe.profile == "paper"]
+
+
+def conv(inputs, outputs, bias=False, size=3):
+    return size * size * inputs * outputs + bias * outputs
+
+
+def offsets(width, modulated):
+    """What a deformable convolution adds to an ordinary one: a convolution to 18 offsets (and 9 masks)."""
+    return conv(width, 27 if modulated else 18, bias=True)
+
+
+def expected_parameters(name):
+    """Counted by hand from Sec. III and IV-B: ResNet-50, AFA of 256 channels with P3 only, FCOS towers of four."""
+    # Torchvision's ResNet-50 has 25,557,032 parameters, its classifier 2,049,000, its normalisations 53,120: constants.
+    parts = {"backbone": 25_557_032 - 2_049_000 - 53_120}
+    parts["neck"] = sum(conv(width, 256) + offsets(width, False) for width in (512, 1024, 2048, 768))
+    tower = 4 * (conv(256, 256, bias=True) + 2 * 256)  # group normalisation has a factor and a shift a channel
+    parts["head"] = 2 * tower + conv(256, 1 + 4 + 1, bias=True) + 1  # and the scale of one level
+    if name == "alignps-plus-paper":
+        blocks = {128: 4, 256: 6, 512: 3}  # width of the 3x3 convolution: blocks of res3, res4, res5
+        parts["backbone"] += sum(count * offsets(width, True) for width, count in blocks.items())
+    if name == "alignps-released":
+        parts["head"] += 2 * offsets(256, True)
+    return parts
+
+
+def test_the_papers_recipes_are_these():
+    assert PAPERS == ["alignps-paper", "alignps-plus-paper", "alignps-released"]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_papers_recipe_weighs_what_the_paper_s_network_does(name):
+    with torch.device("meta"):
+        model = AlignPS(_recipe(name).model, num_identities=5532)
+    counted = {
+        part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("backbone", "neck", "head")
+    }
+    print(f"{name}: " + ", ".join(f"{part} {count:,}" for part, count in counted.items()))
+    assert counted == expected_parameters(name)
+    assert model.memory.table.shape == (5532, 256) and model.memory.queue.shape == (5000, 256)
+    assert model.backbone.strides == (8, 16, 32) and model.backbone.channels == (512, 1024, 2048)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_papers_recipe_learns_a_step_and_finds_people(name, tmp_path):
+    recipe = _recipe(name).with_(model__class_threshold=0.0)
+    model, curves = train(recipe, fixed_set(tmp_path), seed=0, stop_after=1)
+    assert all(np.isfinite(values).all() and len(values) == 1 for values in curves.losses.values())
+    found = model(toy_batch()[0])[0]
+    assert len(found["scores"]) > 0 and found["embeddings"].shape == (len(found["scores"]), 256)
+    assert torch.allclose(found["embeddings"].norm(dim=1), torch.ones(len(found["scores"])), atol=1e-4)
+
+
+def test_the_papers_schedule_is_that_of_each_set():
+    for name in PAPERS:
+        for kind, images in (("cuhk-sysu", 11_206), ("prw", 5_704)):
+            recipe = make_recipe(name, kind)
+            assert recipe.schedule.steps == 24 * images // recipe.schedule.batch_size
+            assert recipe.schedule.milestones == (16 / 24, 22 / 24) and recipe.test_size == (1500, 900)
+            assert recipe.image_sizes[0] == (667, 400) and recipe.image_sizes[-1] == (2000, 1200)
+    paper, released = (make_recipe(name, "cuhk-sysu") for name in ("alignps-paper", "alignps-released"))
+    assert (paper.schedule.weight_decay, paper.schedule.warmup_steps) == (5e-4, 300)
+    assert (released.schedule.weight_decay, released.schedule.warmup_steps) == (1e-4, 500)
+    assert released.schedule.clip_norm == 35 and released.model.mean_subtraction
+    on_prw = make_recipe("alignps-released", "prw").model
+    assert on_prw.triplet == "none" and on_prw.normalize_table and on_prw.queue_size == 500
+
+
+def test_the_small_profile_doubles_what_depends_on_pixels():
+    for tiny, small in zip(PROFILES["tiny"].cuhk_sizes, PROFILES["small"].cuhk_sizes, strict=True):
+        assert small == (2 * tiny[0], 2 * tiny[1]) and not small[0] % 32 and not small[1] % 32
+    for name, variant in VARIANTS.items():
+        recipe = at_profile(variant, "small")
+        assert recipe.model.size_cuts == tuple(2 * cut for cut in variant.model.size_cuts)
+        assert recipe.image_sizes == tuple((2 * a, 2 * b) for a, b in variant.image_sizes)
+        same = ("levels", "lateral", "output", "topdown", "structure", "triplet", "deformable_stages")
+        assert all(getattr(recipe.model, key) == getattr(variant.model, key) for key in same), name
+        assert recipe.schedule.steps * VARIANTS["alignps"].schedule.steps == (
+            at_profile(VARIANTS["alignps"], "small").schedule.steps * variant.schedule.steps
+        )
+        assert recipe.warm_start == variant.warm_start and at_profile(variant, "tiny") == variant
+    quarter = at_profile(VARIANTS["quarter-queue"], "small").model
+    assert 4 * quarter.queue_channels == quarter.channels
+
+
+@pytest.mark.parametrize("variant", ["alignps", "region-task", "t1", "res3-5"])
+def test_a_small_recipe_learns_a_step_and_finds_people(variant):
+    recipe = at_profile(VARIANTS[variant], "small").with_(
+        warm_start="none", schedule__batch_size=2, model__class_threshold=0.0
+    )
+    model, curves = train(recipe, toy_split("train"), seed=0, stop_after=1)
+    assert all(np.isfinite(values).all() for values in curves.losses.values())
+    found = model(toy_batch()[0])[0]
+    assert len(found["scores"]) > 0 and found["embeddings"].shape[1] == 128
+    assert build_model(recipe, 6, 0).backbone.strides == (8, 16, 32)

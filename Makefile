@@ -38,7 +38,7 @@ venv: $(STAMP)
 data: $(STAMP)
 	$(PY) -m pslib data make --profile $(PROFILE)
 
-# Executes copies under build/notebooks, so the working tree stays as it was, and ends in the results table.
+# Executes copies under build/notebooks, so the working tree stays as it was, and ends in the results table and the ledger.
 notebooks: data
 	$(PY) -m pslib notebooks run --profile $(PROFILE)
 

@@ -53,6 +53,7 @@ def known_fingerprint(kind: str, profile: str) -> str:
     """Fingerprint of a drawn set: of the one on disk, else of the one that the committed records were computed on."""
     found = _fingerprint(paths.synthetic_dir(profile) / kind, paths.results_dir() / profile / kind)
     if found is None:
+        _fingerprint.cache_clear()  # it may be drawn later
         raise UserError(f"there is no drawn {kind} set of the profile {profile}: make it with pslib data make.")
     return found
 

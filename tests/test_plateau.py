@@ -1,0 +1,78 @@
+"""What counts as having learned: curves drawn by hand, and those of the committed records."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from toy_sets import toy_recipe
+
+from pslib import paths
+from pslib.experiments.plateau import has_learned, plateau_reason, uniform_loss
+from pslib.experiments.records import Record, read_records
+
+UNIFORM = uniform_loss(640, 128)
+
+
+def run_of(curve, points=()):
+    """A record with this re-id loss and these validation mAPs, of 640 people and a queue of 128."""
+    recipe = asdict(toy_recipe(model__queue_size=128))
+    validation = [{"step": step, "ground_truth_map": value} for step, value in enumerate(points)]
+    info = {"recipe": recipe, "data": {"identities": 640}, "validation": validation}
+    return Record(None, info, {"loss/oim": np.array(curve, np.float32)})
+
+
+def noisy(values, scatter=0.6):
+    return np.array(values) + np.random.default_rng(0).normal(0, scatter, len(values))
+
+
+def test_the_uniform_value_is_that_of_a_loss_that_knows_nothing():
+    assert uniform_loss(7, 3, focal_gamma=0) == pytest.approx(np.log(10))
+    assert uniform_loss(7, 3) == pytest.approx(0.9**2 * np.log(10))
+
+
+RISES = np.concatenate([np.full(10, UNIFORM), np.full(350, UNIFORM + 1.2)])
+FALLS_BELOW = np.linspace(UNIFORM + 1.2, UNIFORM - 1.5, 360)
+FALLS_TO_UNIFORM = np.linspace(UNIFORM + 1.2, UNIFORM - 0.1, 360)
+
+
+@pytest.mark.parametrize(
+    ("curve", "points", "learned"),
+    [
+        (noisy(np.full(360, UNIFORM)), [4, 4, 4, 4, 5], False),  # one direction for everybody
+        (noisy(RISES), [4, 5, 5, 5, 6], False),  # rose over stale rows and stayed
+        (noisy(RISES), [2, 5, 8, 9, 9], False),  # search gained (detection did), the loss did not
+        (noisy(FALLS_BELOW), [8, 9, 10, 11, 12], True),
+        (noisy(FALLS_BELOW), [], True),  # without validation the loss alone can say it
+        (noisy(FALLS_TO_UNIFORM), [8, 9, 12, 18, 24], True),  # slow, but it learned
+        (noisy(FALLS_TO_UNIFORM), [8, 8, 9, 9, 10], False),
+        (noisy(FALLS_TO_UNIFORM), [], False),
+        ([UNIFORM] * 5, [1, 9], False),  # too short to say
+    ],
+)
+def test_the_criterion_on_curves_drawn_by_hand(curve, points, learned):
+    record = run_of(curve, points)
+    assert has_learned(record) is learned and bool(plateau_reason(record)) is not learned
+
+
+def test_the_reason_holds_the_numbers_it_rests_on():
+    reason = plateau_reason(run_of(np.full(360, 7.25), [4.0, 5.5]))
+    assert "7.25 at the end" in reason and "6.63 for a uniform guess" in reason and "4.0 at first, 5.5 at the" in reason
+    assert "no curve" in plateau_reason(Record(None, run_of([1.0]).info, {}))
+
+
+def test_alignps_and_the_baseline_have_learned_and_what_they_were_early_on_had_not():
+    found = [r for name in ("alignps", "baseline") for r in read_records(paths.results_dir(), name=name)]
+    found = [record for record in found if not record.stale]
+    assert len(found) >= 12
+    for record in found:
+        assert has_learned(record), record.path
+        early = record.arrays["loss/oim"][: len(record.arrays["loss/oim"]) // 5]
+        first = record.info | {"validation": record.info["validation"][:1]}
+        assert not has_learned(Record(None, first, {"loss/oim": early})), record.path
+
+
+def test_every_compared_variant_has_left_the_plateau():
+    from pslib.experiments.ledger import ledger
+
+    stuck = [entry for entry in ledger() if "has not left the plateau" in entry.verdict.reason]
+    assert not stuck, [(entry.experiment, entry.claim.name, entry.verdict.reason) for entry in stuck]

@@ -67,7 +67,8 @@ def box_in_image(box: Sequence[float], size: tuple[int, int]) -> list[float]:
     cut = [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
     if not np.isfinite(cut).all() or cut[2] - cut[0] < _MIN_SIDE or cut[3] - cut[1] < _MIN_SIDE:
         raise UserError(f"the box x={x1:g}, y={y1:g}, w={x2 - x1:g}, h={y2 - y1:g} covers less than "
-                        f"{_MIN_SIDE:g} x {_MIN_SIDE:g} px of the image of {width} x {height} px: draw it around a person.")
+                        f"{_MIN_SIDE:g} x {_MIN_SIDE:g} px of the image of {width} x {height} px: "
+                        "draw it around a person.")
     return cut
 
 

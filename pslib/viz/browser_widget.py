@@ -1,0 +1,270 @@
+"""The query browser: a thin shell of controls around ``rank``, ``explain`` and the drawing functions.
+
+    browse({"cuhk-sysu": Source(data, models, galleries)})
+
+Every mistake of the user is one sentence in the browser.  An error of the browser itself is shown there too and raised
+again, so that neither the page nor the kernel's log keeps silent about it.
+"""
+
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+
+from pslib.data.loading import read_image
+from pslib.errors import UserError
+from pslib.evaluation.ranking import CAMERAS, gallery_names
+from pslib.viz import browser as draw
+from pslib.viz.browser_input import data_uri, open_picture, parse_box, person_at
+from pslib.viz.browser_listing import MODES, listed
+from pslib.viz.browser_query import Item, Query, Source, item_of, people_of, query_in_frame, query_in_picture
+from pslib.viz.browser_search import FACTORS, Search, inside_of, what_if
+from pslib.viz.figures import figure_html
+from pslib.viz.scene_picker import ScenePicker
+
+__all__ = ["QueryBrowser", "browse"]
+
+TABS = ("ranking", "two models", "inside the network", "what if")
+_STRIP = 8  # thumbnails at once
+
+
+def browse(sources: Mapping[str, Source], *, seed: int = 0, number: int = 0) -> "QueryBrowser":
+    """The browser over one or several sets; it opens with the hardest query ``number`` of the first one."""
+    return QueryBrowser(sources, seed=seed, number=number)
+
+
+class QueryBrowser(w.VBox):
+    """Controls above, the picture that answers to clicks below them, the results in tabs at the bottom."""
+
+    def __init__(self, sources: Mapping[str, Source], *, seed: int = 0, number: int = 0):
+        self.sources, self.seed = dict(sources), seed
+        self.items: list[Item] = []
+        self.frame, self.query, self.own = -1, None, None
+        self._quiet = False
+        self._build(number)
+        super().__init__([self.choosing, self.own_row, self.filters, self.note,
+                          w.HBox([w.VBox([self.picker, self.box_row]), self.told]), self.tabs])
+        self.add_class("pslib-browser")
+        self._refill()
+
+    def _build(self, number: int) -> None:
+        wide = w.Layout(width="215px")
+        self.set = w.Dropdown(options=list(self.sources), description="set", layout=wide)
+        self.mode = w.Dropdown(options=MODES, value="hardest first", description="choose by", layout=wide)
+        self.number = w.BoundedIntText(value=number, min=0, max=10**9, description="from",
+                                       layout=w.Layout(width="160px"))
+        self.back, self.more = (w.Button(description=text, layout=w.Layout(width="80px"))
+                                for text in ("previous", "next"))
+        self.choosing = w.HBox([self.set, self.mode, self.number, self.back, self.more])
+        self.file = w.Text(description="image file", placeholder="path of a JPEG or PNG", continuous_update=False)
+        self.upload = w.FileUpload(accept="image/*", description="upload (at most 10 MB)",
+                                   layout=w.Layout(width="200px"))
+        self.own_row = w.HBox([self.file, self.upload])
+        self.model = w.Dropdown(description="model", layout=wide)
+        self.gallery = w.Dropdown(description="gallery", layout=wide)
+        self.camera = w.Dropdown(options=CAMERAS, description="camera", layout=w.Layout(width="160px"))
+        self.boxes = w.Dropdown(options=["annotated", "detected"], description="boxes", layout=w.Layout(width="190px"))
+        self.threshold = w.FloatSlider(value=0.2, min=0, max=1, step=0.05, description="threshold",
+                                       continuous_update=False, layout=w.Layout(width="260px"))
+        self.filters = w.VBox([w.HBox([self.model, self.gallery, self.camera]), w.HBox([self.boxes, self.threshold])])
+        self.note, self.told = w.HTML(), w.HTML(layout=w.Layout(width="330px", margin="0 0 0 10px"))
+        self.note.add_class("pslib-note")
+        self.told.add_class("pslib-told")
+        self.picker = ScenePicker()
+        self.box = w.Text(description="or a box", placeholder="x, y, width, height", continuous_update=False,
+                          layout=w.Layout(width="300px"))
+        self.box_row = w.HBox([self.box])
+        self.length = w.IntSlider(value=10, min=1, max=100, description="list length", continuous_update=False)
+        self.rival = w.Dropdown(description="beside", layout=wide)
+        self.place = w.Dropdown(options=["the query's frame", *(f"rank {rank}" for rank in range(1, 11))],
+                                description="frame")
+        self.factor = w.Dropdown(options=list(FACTORS), description="change")
+        self.shown = {name: w.HTML() for name in (*TABS, "growth")}
+        for name, picture in self.shown.items():
+            picture.add_class("pslib-" + name.replace(" ", "-"))
+        self.tabs = w.Tab([w.VBox([self.shown["ranking"], w.HBox([self.length, self.shown["growth"]])]),
+                           w.VBox([self.rival, self.shown["two models"]]),
+                           w.VBox([self.place, self.shown["inside the network"]]),
+                           w.VBox([self.factor, self.shown["what if"]])], titles=TABS)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Every control calls one method; ``_guarded`` turns mistakes into sentences."""
+        def on(controls: list[w.Widget], call: Callable[[], None], trait: str = "value") -> None:
+            for control in controls:
+                control.observe(lambda change: self._guarded(call), names=trait)
+
+        on([self.set], self._refill)
+        on([self.mode, self.number], self._list)
+        on([self.model, self.gallery, self.camera, self.threshold, self.boxes], self._filtered)
+        on([self.rival, self.length, self.place, self.factor], self._show_tab)
+        on([self.tabs], self._show_tab, "selected_index")
+        on([self.file], self._open_file)
+        on([self.upload], self._open_upload)
+        on([self.box], lambda: self._pick({"kind": "box", "box": parse_box(self.box.value)}))
+        self.back.on_click(lambda button: self._guarded(lambda: self._page(-1)))
+        self.more.on_click(lambda button: self._guarded(lambda: self._page(1)))
+        self.picker.on_pick(lambda event: self._guarded(lambda: self._pick(event)))
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Run a callback; a mistake of the user is said, an error of ours is said and raised again."""
+        if self._quiet:
+            return
+        self.note.value = ""
+        try:
+            call()
+        except UserError as error:
+            self._say(str(error))
+        except Exception as error:
+            self._say(f"the browser failed ({type(error).__name__}: {error}): this is not your mistake.")
+            raise
+
+    def _say(self, sentence: str) -> None:
+        self.note.value = (f'<div role="alert" style="border-left:6px solid #D55E00;background:#FCF0E8;color:#111;'
+                           f'padding:2px 8px;line-height:1.4">{escape(sentence)}</div>')
+
+    @property
+    def source(self) -> Source:
+        return self.sources[self.set.value]
+
+    def _silently(self, change: Callable[[], None]) -> None:
+        """Set controls without being called back for each."""
+        self._quiet, before = True, self._quiet
+        try:
+            change()
+        finally:
+            self._quiet = before
+
+    def _refill(self) -> None:
+        """Another set: its models, galleries and first thumbnails."""
+        names = list(self.source.models)
+
+        def fill() -> None:
+            self.model.options, self.model.value = names, names[0]
+            self.rival.options, self.rival.value = names, names[-1]
+            self.gallery.options = names_of_galleries = gallery_names(self.source.data)
+            self.gallery.value = "TestG100" if "TestG100" in names_of_galleries else names_of_galleries[0]
+            self.number.value = 0 if self.frame >= 0 else self.number.value
+
+        self._silently(fill)
+        self._list()
+
+    def _page(self, step: int) -> None:
+        self.number.value = max(0, self.number.value + step * _STRIP)
+
+    def _list(self) -> None:
+        """Fill the strip; queries are searched at once, frames only shown."""
+        own = self.mode.value == "own image"
+        self.own_row.layout.display = "" if own else "none"
+        self.boxes.disabled = own
+        if own:
+            self.picker.items = []
+            if self.own is None:
+                raise UserError("no image of your own is open yet: type the path of a file, or upload one.")
+            return
+        self.items = listed(self.source, self.mode.value, self.number.value, _STRIP, seed=self.seed,
+                            search=self._search(), model=self.model.value)
+        self.picker.items = [item_of(self.source.data, item) for item in self.items]
+        self._choose(0)
+
+    def _choose(self, index: int) -> None:
+        """One thumbnail was chosen."""
+        item = self.items[index]
+        self.picker.item = index
+        self._show_frame(item.frame)
+        if item.row >= 0:
+            frame = self.source.data.frames[item.frame]
+            self._ask(query_in_frame(self.source.data, item.frame, frame.boxes[item.row].tolist(), item.row))
+
+    def _show_frame(self, index: int) -> None:
+        frame = self.source.data.frames[index]
+        image = read_image(frame.path)
+        people = people_of(self.source, index, self.model.value, self.boxes.value, self.threshold.value)
+        self.frame, self.own = index, None
+        camera = f", camera {frame.camera}" if frame.camera else ""
+        self.picker.show_frame(data_uri(image), tuple(image.shape[-2:]), people,
+                               f"frame {frame.name}{camera} with {len(people)} {self.boxes.value} boxes to choose from")
+
+    def _open_file(self) -> None:
+        if self.file.value.strip():
+            self._show_own(open_picture(self.file.value), Path(self.file.value.strip()).name)
+
+    def _open_upload(self) -> None:
+        for one in self.upload.value:
+            self._show_own(open_picture(bytes(one["content"]), one["name"]), one["name"])
+
+    def _show_own(self, image: np.ndarray, name: str) -> None:
+        self.own, self.frame, self.own_name, self.query = image, -1, name, None
+        self.picker.show_frame(data_uri(image, width=900), image.shape[:2], [], f"{name}, drag a box around a person")
+        self._show_tab()
+
+    def _pick(self, event: dict[str, Any]) -> None:
+        """What the picture reports: a thumbnail, a person, a point or a box."""
+        if event["kind"] == "item":
+            self._choose(event["index"])
+            return
+        people = self.picker.people
+        if event["kind"] == "box":
+            self._ask(self._query_of(event["box"]))
+            return
+        index = event["index"] if event["kind"] == "person" else person_at(
+            [person["box"] for person in people], event["x"], event["y"])
+        annotated = people[index]["kind"] == "annotated"
+        self._ask(self._query_of(people[index]["box"], index if annotated else -1))
+
+    def _query_of(self, box: list[float], row: int = -1) -> Query:
+        if self.own is not None:
+            return query_in_picture(self.own, box, self.own_name)
+        return query_in_frame(self.source.data, self.frame, box, row)
+
+    def _ask(self, query: Query) -> None:
+        """Search this query and show what the open tab shows of it."""
+        self.query = query
+        boxes = [person["box"] for person in self.picker.people]
+        same = [index for index, box in enumerate(boxes) if np.allclose(box, query.box, atol=0.5)]
+        with self.picker.hold_sync():
+            self.picker.chosen = same[0] if same else -1
+            self.picker.drawn = [] if same else list(query.box)
+        self._show_tab()
+
+    def _filtered(self) -> None:
+        """A filter or the model changed: the same query again."""
+        if self.own is None and self.frame >= 0:
+            query = self.query
+            self._show_frame(self.frame)
+            if query is not None and query.frame == self.frame:
+                self._ask(query)
+                return
+        self._show_tab()
+
+    def _search(self) -> Search:
+        return Search(self.source, self.gallery.value, self.camera.value, self.threshold.value)
+
+    def _show_tab(self) -> None:
+        """Draw the open tab for the query; the others are drawn when they are opened."""
+        if self.query is None:
+            for picture in self.shown.values():
+                picture.value = ""
+            self.told.value = "<p>Click a person to search, or drag a box.</p>"
+            return
+        tab, search, model = TABS[self.tabs.selected_index or 0], self._search(), self.model.value
+        name = f"query: {self.query.name}, model {model}, {search}"
+        ranking = search.rank(self.query, model)
+        self.told.value = search.summary(self.query, ranking, model)
+        detections = search.detections
+        if tab == "ranking":
+            self.shown["growth"].value = figure_html(*draw.ap_figure(ranking, self.length.value))
+            figure = draw.gallery_figure(ranking, detections(model), self.source.data, query=name)
+        elif tab == "two models":
+            both = list(dict.fromkeys([model, self.rival.value]))
+            rankings = {one: search.rank(self.query, one) for one in both}
+            figure = draw.comparison_figure(rankings, {one: detections(one) for one in both}, self.source.data,
+                                            query=f"query: {self.query.name}, {search}")
+        elif tab == "inside the network":
+            figure = inside_of(search, self.query, model, self.place.index)
+        else:
+            figure = what_if(search, self.query, model, self.factor.value)
+        self.shown[tab].value = figure_html(*figure)

@@ -202,7 +202,12 @@ def test_records_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
 
 
 def test_warm_start_prints_what_the_backbone_knows(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(commands, "make_warm_start", lambda name: (tmp_path / name, {"view": 0.75}))
+    answered = {"neutral": {"view": 0.75}, "identity": {"identity": 0.5}}
+    monkeypatch.setattr(
+        commands, "make_warm_start", lambda name, kind, device: (tmp_path / name, answered[kind])
+    )
     assert main(["warm-start", "--backbone", "tiny"]) == 0
     printed = capsys.readouterr().out
-    assert "75.0 %" in printed and "25 %" in printed and str(tmp_path / "tiny") in printed
+    assert "75.0 %" in printed and "25.0 %" in printed and str(tmp_path / "tiny") in printed
+    assert main(["warm-start", "--kind", "identity"]) == 0
+    assert "50.0 %   (guessing evenly: 0.2 %)" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The neutral warm start: crops and their answers, what counts as an answer, the file it leaves, the committed one."""
+"""Warm starts: crops and their answers, what counts as an answer, the file one leaves, the committed ones."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,9 @@ from torch.nn import functional as F
 from toy_sets import toy_recipe
 
 from pslib import paths
-from pslib.data.people import VIEWS
+from pslib.data.people import VIEWS, sample_people, sample_person
+from pslib.data.plans import generator
+from pslib.data.profiles import PROFILES
 from pslib.data.scenes import OBJECTS
 from pslib.errors import UserError
 from pslib.models.backbones import TinyBackbone
@@ -16,7 +18,17 @@ from pslib.training import warm_up
 from pslib.training.checkpoints import load_weights
 from pslib.training.trainer import build_model
 from pslib.training.warm_start import apply_warm_start, warm_start_path
-from pslib.training.warm_up import CROP_SIZES, QUESTIONS, CropClassifier, draw_crop, make_warm_start
+from pslib.training.warm_up import (
+    CROP_SIZES,
+    IDENTITY,
+    LESSONS,
+    QUESTIONS,
+    CropClassifier,
+    draw_crop,
+    draw_person_crop,
+    ensure_warm_start,
+    make_warm_start,
+)
 
 
 def test_a_crop_follows_from_its_number():
@@ -148,8 +160,10 @@ def test_what_is_no_warm_start_is_refused(tmp_path, monkeypatch):
         apply_warm_start(backbone, "tiny", "neutrl")
     with pytest.raises(UserError, match="nearest: tiny"):
         make_warm_start("tyni")
+    with pytest.raises(UserError, match="nearest: identity"):
+        make_warm_start("tiny", "identiti")
     monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
-    with pytest.raises(UserError, match="pslib warm-start --backbone tiny"):
+    with pytest.raises(UserError, match="pslib warm-start --backbone tiny --kind neutral"):
         apply_warm_start(backbone, "tiny", "neutral")
 
 
@@ -168,3 +182,86 @@ def test_the_committed_warm_start_loads_and_has_learned():
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.backbone.state_dict().items())
     for name, options in QUESTIONS.items():
         assert float(header[name]) > 1.2 / len(options), name
+
+
+def drawn_people(monkeypatch, numbers):
+    """Who stands in the crops ``numbers`` of the identity lesson, and how."""
+    placed = []
+
+    def watched(scene, size):
+        placed.append(scene.placements[0])
+        return np.zeros((*size, 3), np.uint8)
+
+    monkeypatch.setattr(warm_up, "render_crop", watched)
+    answers = [draw_person_crop(number, (48, 32))[1] for number in numbers]
+    return placed, answers
+
+
+def test_crops_of_one_identity_show_one_person_differently(monkeypatch):
+    people = len(IDENTITY["identity"])
+    placed, answers = drawn_people(monkeypatch, [*range(3, 3 + 12 * people, people), 4])
+    assert answers == [[3]] * 12 + [[4]]
+    assert all(one.person == placed[0].person for one in placed[:12]) and placed[12].person != placed[0].person
+    assert len({one.view for one in placed[:12]}) > 1 and len({one.phase for one in placed[:12]}) == 12
+
+
+def test_the_people_of_the_identity_lesson_are_in_no_split():
+    taught = {sample_person(np.random.default_rng([warm_up._SEED, 1, i])) for i in IDENTITY["identity"]}
+    assert len(taught) == len(IDENTITY["identity"])
+    tiny = PROFILES["tiny"]
+    for kind, knobs in (("cuhk-sysu", tiny.knobs), ("prw", tiny.prw_knobs)):
+        for split, size in (("train", tiny.train), ("validation", tiny.validation), ("test", tiny.test)):
+            assert not taught & set(sample_people(size.people, generator(tiny.seed, kind, split, "people"), knobs))
+
+
+def test_every_person_is_seen_at_every_size():
+    people, sizes = len(IDENTITY["identity"]), len(CROP_SIZES)
+    seen = {(number % people, number % sizes) for number in range(LESSONS["identity"].crops)}
+    assert len(seen) == people * sizes
+
+
+def test_a_person_mirrored_stays_the_person():
+    crop = (np.arange(48 * 32 * 3, dtype=np.uint8).reshape(48, 32, 3), [7])
+    assert warm_up._stack([crop] * 20, np.random.default_rng(0))[1].tolist() == [[7]] * 20
+
+
+def test_an_identity_start_is_one_classifier_of_people(tmp_path):
+    path, accuracy = make_warm_start("tiny", "identity", crops=24, epochs=1, batch_size=4, path=tmp_path / "w")
+    assert set(accuracy) == {"identity"}
+    assert load_weights(path)[0].keys() == load_weights(warm_start_path("tiny"))[0].keys()
+
+
+def test_a_missing_warm_start_is_made_once_and_kept_under_build(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
+    made = []
+
+    def make(backbone, kind, device):
+        made.append((backbone, kind, device))
+        warm_start_path(backbone, kind).touch()
+
+    monkeypatch.setattr(warm_up, "make_warm_start", make)
+    for _ in range(2):
+        ensure_warm_start("resnet18", "neutral")
+        ensure_warm_start("resnet18", "none")
+    assert made == [("resnet18", "neutral", "cpu")]
+    assert warm_start_path("resnet18") == tmp_path / "build" / "weights" / "warm-start-resnet18-neutral.safetensors"
+    assert capsys.readouterr().out.count("made once") == 1
+    with pytest.raises(UserError, match="nearest: neutral"):
+        ensure_warm_start("resnet18", "neutrl")
+
+
+def test_a_warm_start_of_a_resnet_loads_into_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
+    make_warm_start("resnet18", crops=12, epochs=1, batch_size=2)
+    tensors, _ = load_weights(warm_start_path("resnet18"))
+    recipe = toy_recipe(model__backbone="resnet18", model__deformable_stages=("res5",), warm_start="neutral")
+    backbone = build_model(recipe, 3, seed=0).backbone
+    assert torch.equal(backbone.body.layer1[0].conv1.weight, tensors["body.layer1.0.conv1.weight"])
+    assert torch.equal(backbone.body.layer4[0].conv2.weight, 2 * tensors["body.layer4.0.conv2.weight"])
+
+
+def test_the_committed_identity_start_loads_and_knows_its_people():
+    tensors, header = load_weights(warm_start_path("tiny", "identity"))
+    model = build_model(toy_recipe(warm_start="identity"), 3, seed=0)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.backbone.state_dict().items())
+    assert float(header["identity"]) > 100 / len(IDENTITY["identity"])

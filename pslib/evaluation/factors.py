@@ -23,6 +23,7 @@ from pslib.data.stage import Scene
 from pslib.errors import UserError
 from pslib.evaluation.levels import embed_boxes
 from pslib.models.alignps import AlignPS
+from pslib.models.batching import batch_images
 
 __all__ = [
     "Likeness",
@@ -30,6 +31,7 @@ __all__ = [
     "at_height",
     "draw_views",
     "drawn_people",
+    "embed_at_levels",
     "embed_views",
     "likeness",
     "street_swapped_beyond",
@@ -135,6 +137,23 @@ def embed_views(model: AlignPS, views: Views, batch_size: int = 16) -> tuple[np.
     ]
     embeddings, strides = (np.concatenate(column) for column in zip(*parts, strict=True))
     return embeddings, strides
+
+
+@torch.no_grad()
+def embed_at_levels(model: AlignPS, views: Views) -> np.ndarray:
+    """Unit embeddings (L, N, D) of every person read from each of the model's L levels, whatever her size.
+
+    Of every level the cell nearest to the middle of her box is taken, so only the map differs.
+    """
+    dense = model.dense(batch_images(views.images, multiple=model.backbone.strides[-1]))
+    centres = (views.boxes[:, None, :2] + views.boxes[:, None, 2:]) / 2
+    distance = (dense.points - centres).square().sum(dim=2)  # (N, A)
+    rows = torch.arange(len(views.images))
+    found = []
+    for stride in dense.strides.unique():
+        nearest = distance.masked_fill(dense.strides != stride, torch.inf).argmin(dim=1)
+        found.append(model.normalize(dense.embeddings[rows, nearest]))
+    return torch.stack(found).numpy()
 
 
 def likeness(unchanged: np.ndarray, changed: np.ndarray) -> Likeness:

@@ -112,11 +112,20 @@ def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "se
     return fig
 
 
-def sizes_figure(matrices: Mapping[str, np.ndarray], heights: Sequence[int], levels: Mapping[str, Sequence[str]]):
-    """One panel a model: mean cosine (S, S) of one person drawn at S sizes with herself, levels written at the axis.
+def sizes_figure(
+    matrices: Mapping[str, np.ndarray],
+    heights: Sequence[int],
+    levels: Mapping[str, Sequence[str]],
+    label: str = "cosine",
+) -> Figure:
+    """One panel a model: values (S, S) in 0..1, such as cosines, between people drawn at S sizes.
 
     ``heights`` (S,) px; ``levels[model]`` (S,) names the level that reads most people of that size.  Lines part sizes
     that are read from different levels.
+
+    >>> fig = sizes_figure({"a": np.eye(2)}, (30, 90), {"a": ("P3", "P5")})
+    >>> [tick.get_text() for tick in fig.axes[0].get_xticklabels()]
+    ['30\\nP3', '90\\nP5']
     """
     fig, axes = new_figure(2.9 * len(matrices) + 0.6, 3.1, 1, len(matrices), squeeze=False, sharey=True)
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
@@ -135,7 +144,7 @@ def sizes_figure(matrices: Mapping[str, np.ndarray], heights: Sequence[int], lev
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("height, px, and the level that reads it", fontsize=8)
     axes[0, 0].set_ylabel("height, px", fontsize=8)
-    fig.colorbar(shown, ax=list(axes.flat), shrink=0.8, label="cosine")
+    fig.colorbar(shown, ax=list(axes.flat), shrink=0.8, label=label)
     return fig
 
 

@@ -17,6 +17,8 @@ MODEL_STYLES = {
     "baseline": (PALETTE["vermillion"], "--", "s"),
     "alignps": (PALETTE["blue"], "-", "o"),
     "baseline, live": (PALETTE["black"], ":", "D"),
+    "scale-task": (PALETTE["green"], "-.", "^"),
+    "region-task": (PALETTE["orange"], (0, (5, 2, 1, 2)), "v"),
 }
 _NAMES = {"alignps": "AlignPS"}
 # Lines that belong to no model differ by colour and by dashes.

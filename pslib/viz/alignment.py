@@ -91,21 +91,23 @@ def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "se
     found = [sets[kind].value for sets in rows.values() for kind in sets if sets[kind].value is not None]
     low = min([value.low for value in found], default=0.0)
     high = max([value.high for value in found], default=50.0)
-    low = max(0.0, low - 0.15 * (high - low)) if low > 50 else 0.0  # recalls lie close together, far from zero
+    span = max(high - low, 2.0)
+    low = max(0.0, low - 0.15 * span) if low > 50 else 0.0  # recalls lie close together, far from zero
+    span = max(high - low, 2.0)
     for ax, kind in zip(axes.flat, kinds, strict=True):
         color, mark, name = SET_STYLES.get(kind, (PALETTE["black"], "o", kind))
         for place, sets in enumerate(rows.values()):
             row, value = sets[kind], sets[kind].value
             if value is None:
                 words = {"fontsize": 8, "va": "center", "color": "#555555", "style": "italic"}
-                ax.text(low + 0.03 * (high - low), place, "not recorded yet", **words)
+                ax.text(low + 0.03 * span, place, "not recorded yet", **words)
                 continue
             few = f" ({len(row.seeds)} seed{'s' * (len(row.seeds) > 1)})" if len(row.seeds) < 3 else ""
             ax.plot([value.low, value.high], [place, place], color=color, lw=2)
             ax.plot(value.mean, place, mark, color=color, ms=6)
-            ax.text(value.high + 0.02 * (high - low), place, f"{value.mean:.1f}{few}", fontsize=8, va="center")
+            ax.text(value.high + 0.02 * span, place, f"{value.mean:.1f}{few}", fontsize=8, va="center")
         ax.set_yticks(range(len(rows)), list(rows), fontsize=8.5)
-        ax.set(xlim=(low, high + 0.35 * (high - low)), ylim=(len(rows) - 0.4, -0.6))
+        ax.set(xlim=(low, high + 0.35 * span), ylim=(len(rows) - 0.4, -0.6))
         ax.set_title(name, fontsize=9)
         ax.set_xlabel(xlabel, fontsize=8.5)
         _plain(ax)
@@ -161,9 +163,9 @@ def level_story_figure(people: Sequence[Any], heights: Sequence[int], strides: M
         ax.set_title(title, fontsize=9.5)
         for place, (picture, height, level) in enumerate(zip(people, heights, reads, strict=True)):
             middle = 7.7 - 3.0 * place
-            tall = 2.6 * height / max(heights)
+            tall = 2.6 * (height / max(heights)) ** 0.6  # true to scale, the far one would be a dot
             shape = to_array(picture).shape
-            wide = tall * shape[1] / shape[0] * 0.95
+            wide = tall * shape[1] / shape[0] * 0.8
             ax.imshow(to_array(picture), extent=(1.4 - wide / 2, 1.4 + wide / 2, middle - tall / 2, middle + tall / 2),
                       aspect="auto", interpolation="bicubic")  # fmt: skip
             ax.text(2.7, middle - 0.9, f"{height} px", fontsize=7.5, ha="center")

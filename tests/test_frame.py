@@ -29,7 +29,7 @@ LAYERS = (
     {"training"},
     {"experiments"},
     {"viz"},
-    {"notebook", "notebooks", "notebook_lint", "bench", "doctor", "cli", "__main__"},
+    {"notebook", "notebooks", "notebook_lint", "bench", "doctor", "search_page", "cli", "__main__"},
 )
 
 VOCABULARY = "pslib.data.annotations"  # what a label means: plain data classes that every layer may speak of
@@ -206,8 +206,15 @@ def test_notebooks_without_part_runs_the_series():
     (["warm-start"], "pslib.experiments.commands.warm_start"),
     (["train", "alignps", "--set", "schedule.steps=9"], "pslib.experiments.commands.train"),
     (["evaluate", "weights.safetensors"], "pslib.experiments.commands.evaluate"),
-    (["records", "--json"], "pslib.experiments.commands.records"),
+    (["reproduce", "alignps-table1", "--workers", "2"], "pslib.experiments.record_commands.reproduce"),
+    (["records", "--json"], "pslib.experiments.record_commands.records"),
+    (["records", "list"], "pslib.experiments.record_commands.records"),
+    (["records", "stale"], "pslib.experiments.record_commands.stale_records"),
+    (["records", "drop", "--stale"], "pslib.experiments.record_commands.drop"),
+    (["ledger", "--json"], "pslib.experiments.record_commands.ledger"),
     (["bench", "evaluator"], "pslib.bench.run"),
+    (["search", "--query", "q.jpg", "--box", "1,2,3,4", "--gallery", "g", "--weights", "w", "--out", "o.html"],
+     "pslib.search_page.search_folder"),
     (["notebooks", "run"], "pslib.notebooks.run_series"),
     (["notebooks", "publish", "03"], "pslib.notebooks.publish"),
 ], ids=lambda value: value if isinstance(value, str) else " ".join(value))

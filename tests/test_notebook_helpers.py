@@ -215,14 +215,14 @@ def write(folder, name, *sources, tags=()):
 
 
 def test_run_leaves_the_series_as_it_was(checkout, capsys, monkeypatch):
-    monkeypatch.setattr(notebooks, "_print_results", lambda: print("results table"))
+    monkeypatch.setattr(notebooks, "_print_results", lambda profile: print(f"results table, {profile}"))
     path = write(checkout / "notebooks", "00_x.ipynb", "import os; print(PROFILE, os.environ['PSLIB_PLAIN'])")
     write(checkout / "notebooks", "01_y.ipynb", "1 / 0")
     before = path.read_bytes()
     assert main(["notebooks", "run", "0"]) == 0
     assert path.read_bytes() == before
     text = capsys.readouterr().out
-    assert re.search(r"00_x.ipynb: \d+ s\n1 notebooks in \d+ s; .* in build/notebooks\n\nresults table", text)
+    assert re.search(r"00_x.ipynb: \d+ s\n1 notebooks in \d+ s; .* in build/notebooks\n\nresults table, tiny", text)
     copy = nbformat.read(checkout / "build" / "notebooks" / "00_x.ipynb", as_version=4)
     assert copy.cells[2].outputs[0]["text"] == "tiny 1\n"
     assert main(["notebooks", "run"]) == 1

@@ -1,8 +1,8 @@
 """When was a claim written down?  Read from git, so that nobody has to take it on trust.
 
 A claim that is fitted to its results proves nothing.  The ledger therefore names, beside the commits its records were
-computed at, the commit since which the claim has stood with its rows, signs, measure, kind and margin.  The files
-of earlier commits are read as syntax trees, never run.
+computed at, the commit since which the claim has stood: same signs, measure, kind and margin, on the same rows of the
+table or on the same variants (a row may be renamed, or be trained longer, without being another claim).
 """
 
 import ast
@@ -12,49 +12,55 @@ from functools import cache
 from typing import Any
 
 from pslib import paths
-from pslib.experiments.registry import Claim
+from pslib.errors import UserError
+from pslib.experiments.registry import Claim, Experiment
 
-__all__ = ["claims_in", "commit_of_claim", "is_ancestor"]
+__all__ = ["claims_in", "commit_of_claim", "is_ancestor", "keys_of"]
 
 CLAIM_FILES = ("pslib/experiments/alignps.py",)
 CLAIM_CLASS = "pslib/experiments/registry.py"  # holds the defaults that a claim leaves out
-Key = tuple[str, tuple[tuple[str, float], ...], str, str, float]
+_PARTS = ("name", "rows", "claims")
+Key = tuple[str, str, tuple[tuple[str, float], ...], str, str, float]
 
 
-def key_of(experiment: str, claim: Claim) -> Key:
-    """What makes it the same claim: wording and sources may be improved afterwards."""
-    return (
-        experiment,
-        tuple(sorted((row, float(sign)) for row, sign in claim.contrast.items())),
-        claim.measure,
-        claim.kind,
-        float(claim.margin),
-    )
+def keys_of(experiment: str, rows: Mapping[str, str], claim: Claim) -> frozenset[Key]:
+    """What makes it the same claim, once by rows and once by variants: wording and sources may be improved."""
+    rule = (claim.measure, claim.kind, float(claim.margin))
+    by_row = tuple(sorted((row, float(sign)) for row, sign in claim.contrast.items()))
+    by_variant = tuple(sorted((rows.get(row, ""), float(sign)) for row, sign in claim.contrast.items()))
+    return frozenset({(experiment, "rows", by_row, *rule), (experiment, "variants", by_variant, *rule)})
 
 
-def claims_in(source: str, defaults: Mapping[str, Any]) -> set[Key]:
-    """Keys of all claims that a file of experiments holds; what is no plain literal is left out.
+def claims_in(source: str, defaults: Mapping[str, Any]) -> frozenset[Key]:
+    """Keys of all claims that a file of experiments holds.
 
-    ``defaults`` are the values of fields that a claim leaves out, see :func:`defaults_in`.
+    Only the expressions that name an experiment, its rows and its claims are evaluated: the rest of an old file need
+    not fit today's code.  ``defaults`` are the values of fields that a claim leaves out, see :func:`defaults_in`.
 
-    >>> text = 'E = Experiment(name="e", claims=(Claim("c", "text", {"a": 1, "b": -1}, margin=3.0),))'
-    >>> claims_in(text, {"measure": "map", "kind": "difference", "margin": 2.0})
-    {('e', (('a', 1.0), ('b', -1.0)), 'map', 'difference', 3.0)}
+    >>> text = 'E = Experiment(name="e", rows={"a": "v"}, claims=(Claim("c", "text", {"a": 1}, margin=3.0),))'
+    >>> sorted(claims_in(text, {"measure": "map", "kind": "difference", "margin": 2.0}))[0]
+    ('e', 'rows', (('a', 1.0),), 'map', 'difference', 3.0)
     """
+
+    def claim(name: str, text: str, contrast: Mapping[str, float], **fields: Any) -> Claim:
+        return Claim(name, text, contrast, **{**defaults, **fields})
+
+    def better(first: str, second: str, text: str, **fields: Any) -> Claim:
+        return claim("", text, {first: 1, second: -1}, **fields)
+
+    known = {"__builtins__": {}, "Claim": claim, "_better": better}
     found: set[Key] = set()
     for node in ast.walk(ast.parse(source)):
-        if not _calls(node, "Experiment"):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Experiment"):
             continue
-        given = {keyword.arg: keyword.value for keyword in node.keywords}
-        name, claims = given.get("name"), given.get("claims")
-        for call in claims.elts if isinstance(claims, ast.Tuple) else ():
-            try:
-                claim = _read_claim(call, defaults)
-                if claim is not None:
-                    found.add(key_of(ast.literal_eval(name), claim))
-            except (ValueError, TypeError):
-                continue
-    return found
+        wanted = {item.arg: ast.Expression(item.value) for item in node.keywords if item.arg in _PARTS}
+        try:
+            name, rows, claims = (eval(compile(wanted[part], "<git>", "eval"), known) for part in _PARTS)
+        except (KeyError, NameError, TypeError, ValueError, UserError):  # written in words that are no longer known
+            continue
+        for one in claims:
+            found |= keys_of(name, rows, one)
+    return frozenset(found)
 
 
 def defaults_in(source: str) -> dict[str, Any]:
@@ -67,22 +73,6 @@ def defaults_in(source: str) -> dict[str, Any]:
                 if isinstance(item, ast.AnnAssign) and isinstance(item.value, ast.Constant)
             }
     return {}
-
-
-def _calls(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
-
-
-def _read_claim(call: ast.AST, defaults: Mapping[str, Any]) -> Claim | None:
-    given = {k.arg: ast.literal_eval(k.value) for k in call.keywords} if isinstance(call, ast.Call) else {}
-    if _calls(call, "_better"):
-        first, second, text = map(ast.literal_eval, call.args)
-        given |= {"name": "", "text": text, "contrast": {first: 1, second: -1}}
-    elif _calls(call, "Claim"):
-        given |= dict(zip(("name", "text", "contrast"), map(ast.literal_eval, call.args), strict=False))
-    else:
-        return None
-    return Claim(**{**defaults, **given})
 
 
 @cache
@@ -101,18 +91,18 @@ def _versions() -> tuple[tuple[str, frozenset[Key]], ...]:
 
 
 @cache
-def _since(key: Key) -> str:
+def _since(keys: frozenset[Key]) -> str:
     commit = ""
-    for version, keys in _versions():
-        if key not in keys:
+    for version, stood in _versions():
+        if not keys & stood:
             break
         commit = version
     return commit
 
 
-def commit_of_claim(experiment: str, claim: Claim) -> str:
+def commit_of_claim(experiment: Experiment, claim: Claim) -> str:
     """The first commit (12 digits) from which on the claim stood as it stands now; empty without git or uncommitted."""
-    return _since(key_of(experiment, claim))
+    return _since(keys_of(experiment.name, experiment.rows, claim))
 
 
 @cache

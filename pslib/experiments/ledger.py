@@ -118,7 +118,7 @@ def entry(
     others: Mapping[str, Sequence[str]] | None = None,
 ) -> Entry:
     """Judge one claim by the finished records of its rows; ``others`` says of each row which runs are of no use."""
-    stood = commit_of_claim(experiment.name, claim)
+    stood = commit_of_claim(experiment, claim)
     records = [record for group in rows.values() for record in group]
     base = {
         "experiment": experiment.name,

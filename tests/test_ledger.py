@@ -1,0 +1,276 @@
+"""The ledger: verdicts on records made by hand, what is missing said in words, claims older than their records."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from toy_sets import toy_recipe
+
+from pslib import notebooks, paths
+from pslib.cli import main
+from pslib.evaluation.statistics import Verdict
+from pslib.experiments import history
+from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.history import claims_in, commit_of_claim, defaults_in, is_ancestor, keys_of
+from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry, entry, ledger, paper_effect, values_of
+from pslib.experiments.ledger_text import PREDATES, WIDTH, ledger_summary, ledger_text
+from pslib.experiments.plateau import uniform_loss
+from pslib.experiments.records import Record, read_records
+from pslib.experiments.registry import Claim, Experiment
+
+PEOPLE = np.repeat(np.arange(40), 2)
+RECIPE = toy_recipe(model__queue_size=128)
+BETTER = Claim("a > b", "A is better.", {"a": 1, "b": -1})
+
+
+def record(seed, ap, commit="", level=4.0, **arrays):
+    """A finished run: eighty queries of forty people, every AP given or all the same; re-id loss ends at ``level``."""
+    ap = np.broadcast_to(np.asarray(ap, np.float32), PEOPLE.shape)
+    stored = {"TestG100/people": PEOPLE, "loss/oim": np.linspace(7, level, 200).astype(np.float32)}
+    for boxes in ("detected", "ground-truth"):
+        stored |= {f"TestG100/{boxes}/ap": ap, f"TestG100/{boxes}/rank": (ap > 0.5).astype(np.int32)}
+    info = {"recipe": asdict(RECIPE), "seed": seed, "status": "finished", "protocols": ["TestG100"], "commit": commit,
+            "hash": "h", "data": {"identities": 640, "fingerprint": "f"}, "validation": []}  # fmt: skip
+    return Record(None, info, stored | arrays)
+
+
+def row(center, seeds=(0, 1, 2), scatter=0.05, **more):
+    """One run a seed whose APs scatter around ``center``."""
+    return [record(s, np.random.default_rng([s, 9]).normal(center, scatter, len(PEOPLE)), **more) for s in seeds]
+
+
+def judged(claim=BETTER, others=None, **rows):
+    experiment = Experiment("toy", "t", "s", dict.fromkeys(rows, "v"), (claim,), variants={"v": RECIPE})
+    return entry(experiment, claim, "cuhk-sysu", "tiny", rows, others)
+
+
+def test_a_difference_that_all_seeds_share_is_reproduced():
+    found = judged(a=row(0.6), b=row(0.4))
+    assert found.verdict.word == "reproduced" and found.seeds == (0, 1, 2) and found.queries == 80
+    # Seeds and queries are paired: what scatters alike in both rows cancels.
+    assert found.interval.mean == pytest.approx(20, abs=1e-3) and found.interval.half_width < 1e-3
+    assert found.per_seed == pytest.approx([20] * 3, abs=1e-3)
+    assert judged(a=row(0.4), b=row(0.6)).verdict.word == "not reproduced"
+    assert judged(a=row(0.4), b=row(0.395)).verdict.word == "reproduced"
+    assert judged(a=row(0.4), b=row(0.4)).verdict.word == "not reproduced"
+
+
+def test_a_contrast_adds_rows_with_their_signs():
+    claim = Claim("more together", "A and b add up.", {"both": 1, "a": -1, "b": -1, "none": 0.5})
+    found = judged(claim, both=row(0.8), a=row(0.3), b=row(0.2), none=row(0.2))
+    assert found.interval.mean == pytest.approx(100 * (0.8 - 0.3 - 0.2 + 0.1), abs=3)
+
+
+def test_an_equivalence_holds_within_its_margin():
+    claim = Claim("a as b", "A is as good.", {"a": 1, "b": -1}, kind="equivalence", margin=2.0)
+    assert judged(claim, a=row(0.405), b=row(0.4)).verdict.word == "reproduced"
+    assert judged(claim, a=row(0.45), b=row(0.4)).verdict.word == "not reproduced"
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+@pytest.mark.parametrize("center", [0.2, 0.9])
+def test_fewer_than_three_seeds_decide_nothing(seeds, center):
+    found = judged(a=row(center), b=row(0.4, seeds))
+    absent = ", ".join(str(seed) for seed in range(MIN_SEEDS) if seed not in seeds)
+    assert found.verdict.word == "undecided" and found.interval is not None
+    assert f"{len(seeds)} of 3 seeds" in found.verdict.reason and absent in found.verdict.reason
+    assert "'b'" in found.verdict.reason and "'a'" not in found.verdict.reason
+
+
+def test_only_common_seeds_are_compared():
+    found = judged(a=row(0.6, (0, 1, 2, 3)), b=row(0.4, (3, 1, 2, 7)))
+    assert found.seeds == (1, 2, 3) and found.verdict.word == "reproduced"
+    apart = judged(a=row(0.6, (0, 1)), b=row(0.4, (2,)))
+    assert apart.verdict == Verdict(NOT_RECORDED, "the rows share no seed: 'a' has seeds 0, 1, 'b' has seed 2")
+
+
+def test_rows_without_records_are_named_with_what_is_known_of_them():
+    found = judged(a=[], b=row(0.4), others={"a": ["seed 0 failed: training diverged"]})
+    assert found.verdict.word == NOT_RECORDED and found.interval is None
+    assert found.verdict.reason == "not recorded yet: 'a'; a: seed 0 failed: training diverged"
+    assert "'a', 'b'" in judged(a=[], b=[]).verdict.reason
+
+
+def test_a_row_that_has_not_learned_leaves_its_claims_undecided():
+    stuck = row(0.1, (0, 2)) + row(0.1, (1,), level=uniform_loss(640, 128))
+    found = judged(a=row(0.6), b=stuck)
+    assert found.verdict.word == "undecided" and "'b', seed 1, has not left the plateau" in found.verdict.reason
+    assert "'a'" not in found.verdict.reason and "would decide it" in found.verdict.reason
+
+
+def test_records_older_than_a_measure_say_so():
+    claim = Claim("detects", "A detects more.", {"a": 1, "b": -1}, measure="recall", margin=0.5)
+    boxes = {"detection/found": np.arange(100) % 10 > 0, "detection/frame": np.arange(100) // 4}
+    found = judged(claim, a=row(0.4, **boxes), b=row(0.4))
+    assert found.verdict.word == NOT_RECORDED
+    assert "'b', seed 0, is older than this measure and does not say which people were" in found.verdict.reason
+    fewer = boxes | {"detection/found": np.arange(100) % 5 > 0}
+    found = judged(claim, a=row(0.4, **boxes), b=row(0.4, **fewer))
+    assert found.interval.mean == pytest.approx(10) and found.queries == 100
+    spread = Claim("wide", "C4 reaches wider.", {"a": 1}, measure="spread")
+    assert "where the neck samples" in judged(spread, a=row(0.4)).verdict.reason
+
+
+def test_measures_are_per_cent_of_what_they_say():
+    made = record(0, np.where(PEOPLE < 10, 1.0, 0.25))
+    made.arrays["TestG100/ground-truth/ap"] = np.full(len(PEOPLE), 0.5)
+    made.arrays.update({f"sampling/{path}/{what}": np.array(values, np.float16) for path, what, values in (
+        ("C3", "radius", [0.25, 0.5]), ("C4", "radius", [0.5, 1.0]), ("C3", "inside", [0.75, 1]),
+        ("C4", "inside", [0.5, 0.25]))})  # fmt: skip
+    made.arrays["sampling/frame"] = np.array([3, 4])
+    expected = {"map": 43.75, "top1": 25.0, "ground-truth map": 50.0, "spread": 37.5, "inside": 50.0}
+    for measure, mean in expected.items():
+        values, groups = values_of(made, measure)
+        assert values.mean() == pytest.approx(mean) and len(values) == len(groups)
+    assert values_of(made, "spread")[1].tolist() == [3, 4] and values_of(made, "map")[1] is PEOPLE
+    with pytest.raises(KeyError, match="detection/found"):
+        values_of(made, "recall")
+
+
+def test_the_paper_effect_is_the_same_contrast_of_its_numbers():
+    table = EXPERIMENTS["alignps-table2"]
+    claim = next(claim for claim in table.claims if claim.name == "all > none")
+    assert paper_effect(table, claim, "prw") == pytest.approx(18.5)
+    assert paper_effect(table, Claim("c", "t", {"all": 1, "none": -1}, column=None), "prw") is None
+    assert paper_effect(table, Claim("c", "t", {"nothing": 1}), "prw") is None
+    # Every claim that names a column of the paper is found there, but for what Fig. 6 shows as bars only.
+    for experiment in EXPERIMENTS.values():
+        for claim in experiment.claims:
+            if experiment.reported and claim.column and experiment.name != "alignps-fig6":
+                assert all(paper_effect(experiment, claim, kind) is not None for kind in experiment.kinds), claim.name
+
+
+def test_the_ledger_reads_whatever_is_recorded():
+    entries = ledger("tiny")
+    wanted = [(e.name, c.name, kind) for e in EXPERIMENTS.values() for c in e.claims for kind in e.kinds]
+    assert [(item.experiment, item.claim.name, item.set) for item in entries] == wanted
+    for item in entries:
+        assert item.verdict.word in ("reproduced", "not reproduced", "undecided", NOT_RECORDED)
+        assert (item.interval is None) is (item.verdict.word == NOT_RECORDED)
+        if item.verdict.word in ("reproduced", "not reproduced"):
+            assert len(item.seeds) >= MIN_SEEDS
+        if item.verdict.word == NOT_RECORDED:
+            assert item.verdict.reason
+    text = ledger_text(entries)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert all(experiment in text for experiment in EXPERIMENTS)
+    nothing = ledger("small", ["alignps-fig6"])
+    assert all(item.profile == "small" for item in nothing)
+
+
+def test_a_set_neither_drawn_nor_recorded_is_an_empty_ledger(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "results_dir", lambda: tmp_path / "results")
+    monkeypatch.setattr(paths, "synthetic_dir", lambda profile=None: tmp_path / "drawn")
+    assert {item.verdict.word for item in ledger()} == {NOT_RECORDED}
+
+
+def made_entry(word, effect=None, **more):
+    return Entry("alignps-fig6", BETTER, "prw", "tiny", Verdict(word, f"why {word}"), effect=effect, **more)
+
+
+def test_the_summary_counts_words_and_open_claims_of_large_effect():
+    entries = [made_entry("reproduced", 5.0), made_entry("undecided", 3.0), made_entry("undecided", 0.2),
+               made_entry(NOT_RECORDED, 8.0), made_entry("not reproduced")]  # fmt: skip
+    said = ledger_summary(entries)
+    assert "5 claims" in said and "1 reproduced, 1 not reproduced, 2 undecided, 1 not recorded" in said
+    assert "of the 3 whose effect in the paper is 3 points or more, 2 (67 %)" in said
+    lines = ledger_text(entries).splitlines()
+    assert sum("why undecided" in line for line in lines) == 2 and not any("why reproduced" in line for line in lines)
+    assert "no profile, 0 claims" in ledger_summary([])
+
+
+def test_a_run_of_the_series_ends_in_results_and_the_ledger(capsys):
+    notebooks._print_results("tiny")
+    said = capsys.readouterr().out
+    assert said.startswith("RECORDED results") and "ledger, tiny profile" in said and "pslib ledger prints" in said
+    notebooks._print_results("paper")
+    assert "ledger" not in capsys.readouterr().out
+
+
+def test_the_json_holds_evidence_and_commits(capsys):
+    assert main(["ledger", "--json", "--experiment", "alignps-fig6"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 2 * len(EXPERIMENTS["alignps-fig6"].claims)
+    names = {"experiment", "claim", "text", "set", "profile", "seeds", "queries", "difference", "interval", "margin",
+             "kind", "measure", "unit", "verdict", "reason", "paper_effect", "commit_of_claim",
+             "commits_of_records"}  # fmt: skip
+    for item in found:
+        assert names <= set(item)
+        assert item["interval"] is None or item["interval"][0] <= item["difference"] <= item["interval"][1]
+    assert json.loads(json.dumps(judged(a=row(0.6), b=row(0.4)).as_dict()))["verdict"] == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--experiment", "alignps-fig5"], "nearest: alignps-fig6"), (["--profile", "tinny"], "nearest: tiny")],
+)
+def test_mistakes_end_in_one_sentence(arguments, said, capsys):
+    assert main(["ledger", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_every_claim_is_found_in_the_source():
+    source = (paths.root() / history.CLAIM_FILES[0]).read_text()
+    defaults = defaults_in((paths.root() / history.CLAIM_CLASS).read_text())
+    assert defaults["margin"] == Claim("n", "t", {"a": 1}).margin and defaults["kind"] == "difference"
+    wanted = {key for e in EXPERIMENTS.values() for claim in e.claims for key in keys_of(e.name, e.rows, claim)}
+    assert claims_in(source, defaults) == wanted
+    moved = source.replace('text="', 'text="Better worded: ')
+    assert claims_in(moved, defaults) == wanted
+    assert claims_in(source, defaults | {"margin": 9.0}) != wanted
+
+
+def toy(claim, **rows):
+    return Experiment("toy", "t", "s", rows, (claim,), variants=dict.fromkeys(rows.values(), RECIPE))
+
+
+def test_a_claim_is_as_old_as_its_last_change(monkeypatch):
+    now = toy(BETTER, a="one", b="two")
+    by_row, by_variant = sorted(keys_of(now.name, now.rows, BETTER))
+    versions = [("new", {by_row}), ("middle", {by_variant}), ("old", set()), ("first", {by_row, by_variant})]
+    monkeypatch.setattr(history, "_versions", lambda: tuple(versions))
+    history._since.cache_clear()
+    assert commit_of_claim(now, BETTER) == "middle"
+    assert commit_of_claim(now, Claim("a > b", "A is better.", {"a": 1, "b": -1}, margin=3.0)) == ""
+    renamed = Claim("c > b", "C is better.", {"c": 1, "b": -1})
+    assert commit_of_claim(toy(renamed, c="one", b="two"), renamed) == ""  # "new" knows it by its rows only
+    versions[0] = ("new", {by_row, by_variant})
+    history._since.cache_clear()
+    assert commit_of_claim(toy(renamed, c="one", b="two"), renamed) == "middle"
+    history._since.cache_clear()
+
+
+def test_without_git_commits_are_empty(monkeypatch):
+    monkeypatch.setattr(history, "_run", lambda *_: (128, ""))
+    for cached in (history._versions, history._since, history.is_ancestor):
+        cached.cache_clear()
+    assert commit_of_claim(EXPERIMENTS["alignps-fig6"], EXPERIMENTS["alignps-fig6"].claims[0]) == ""
+    assert is_ancestor("a", "b") is None and is_ancestor("", "b") is None
+    for cached in (history._versions, history._since, history.is_ancestor):
+        cached.cache_clear()
+
+
+def test_a_claim_written_after_all_its_records_is_shown_as_such(monkeypatch):
+    monkeypatch.setattr("pslib.experiments.ledger.commit_of_claim", lambda *_: "claim")
+    monkeypatch.setattr("pslib.experiments.ledger.is_ancestor", lambda _, later: {"old": False, "new": True}.get(later))
+    both, one = judged(a=row(0.6, commit="old"), b=row(0.4, commit="old")), judged(a=row(0.6, commit="old"), b=row(0.4))
+    assert both.predates and both.older == ("a", "b") and both.record_commits == ("old",)
+    assert PREDATES in ledger_text([both]) and both.as_dict()["rows_older_than_claim"] == ["a", "b"]
+    assert not one.predates and one.older == ("a",)
+    assert judged(a=row(0.6, commit="new"), b=row(0.4, commit="new")).older == ()
+
+
+# Recorded before any claim was written down: they showed that the tiny profile is ready for claims at all.
+FIRST = {"alignps", "baseline"}
+
+
+def test_every_claim_was_put_at_risk_by_records_younger_than_it():
+    for item in ledger("tiny"):
+        variants = {EXPERIMENTS[item.experiment].rows[label] for label in item.claim.contrast}
+        assert not item.predates or variants <= FIRST, (item.experiment, item.claim.name, item.older)
+    # A claim may use older rows beside younger ones, and then names them; only the first runs are older than all.
+    since = {item.claim_commit: item for item in ledger("tiny") if item.claim_commit}
+    for record in read_records(paths.results_dir()):
+        if record.recipe.name not in FIRST and record.info["commit"]:
+            assert any(is_ancestor(commit, record.info["commit"]) is not False for commit in since), record.path

@@ -1,0 +1,136 @@
+"""pslib records stale and drop: what no longer fits is named with its reason; only what was named is removed."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from toy_sets import toy_recipe
+
+from pslib import paths
+from pslib.cli import main
+from pslib.experiments.records import record_stem, set_aside, write_record
+from pslib.experiments.tables import comparison, failed_runs, results_table
+from pslib.experiments.upkeep import drop_records, record_files, scan_records, unfit_records
+from pslib.training import recipes as recipes_module
+from pslib.training.recipes import COMPONENT_VERSIONS, recipe_hash
+
+PEOPLE = np.array([1, 1, 2, 2])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
+    return paths.results_dir()
+
+
+def write(folder, seed=0, status="finished", fingerprint="f", value=0.5, **changes):
+    recipe = toy_recipe(**changes)
+    run_hash = recipe_hash(recipe, fingerprint)
+    info = {"recipe": asdict(recipe), "hash": run_hash, "seed": seed, "status": status, "protocols": ["TestG100"],
+            "data": {"fingerprint": fingerprint}, "components": dict(COMPONENT_VERSIONS), "device": "cpu",
+            "date": "2026-01-01", "results": {"detection": {"recall": 91.0}}, "reason": "training diverged at step 3."}
+    arrays = {"TestG100/people": PEOPLE, "loss/oim": np.ones(3, np.float32)}
+    for boxes in ("detected", "ground-truth"):
+        arrays |= {f"TestG100/{boxes}/ap": np.full(4, value), f"TestG100/{boxes}/rank": np.ones(4)}
+    return write_record(record_stem(folder, recipe, run_hash, seed), info, arrays)
+
+
+def test_records_that_fit_are_not_stale(folder, capsys):
+    write(folder)
+    write(folder, seed=1, status="diverged")
+    assert unfit_records(folder) == {} and main(["records", "stale"]) == 0
+    assert "every record fits" in capsys.readouterr().out
+
+
+def test_every_reason_to_be_of_no_use_is_said(folder, capsys, monkeypatch):
+    write(folder)
+    old = write(folder, name="old")
+    monkeypatch.setitem(recipes_module.COMPONENT_VERSIONS, "oim_loss", COMPONENT_VERSIONS["oim_loss"] + 1)
+    assert "oim_loss 1 -> 2" in unfit_records(folder)[old.relative_to(folder).as_posix()]
+    monkeypatch.undo()
+    monkeypatch.setenv("PSLIB_ROOT", str(folder.parents[1]))
+    content = json.loads(old.read_text())
+    content["recipe"]["mixup"] = 0.5
+    old.write_text(json.dumps(content))
+    other = write(folder, name="zother", fingerprint="g")
+    aside = set_aside(write(folder, seed=5))
+    cut = write(folder, seed=6)
+    cut.write_text("{")
+    lone = write(folder, seed=7)
+    lone.unlink()
+    version = write(folder, seed=8)
+    version.write_text(json.dumps(json.loads(version.read_text()) | {"record_version": 99}))
+    reasons = {path: "" for path in (old, other, aside, cut, lone, version)}
+    found = unfit_records(folder)
+    assert set(found) == {path.relative_to(folder).as_posix() for path in reasons}
+    said = {path: found[path.relative_to(folder).as_posix()] for path in reasons}
+    assert "cannot be built any more" in said[old] and "mixup" in said[old]
+    assert "other data: fingerprint g" in said[other]
+    assert "set aside" in said[aside] and "cannot be read" in said[cut] and "version 99" in said[version]
+    assert "without their JSON" in said[lone]
+    assert main(["records", "stale"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in found) and "6 records" in printed
+    assert len(scan_records(folder)[0]) == 3 and len(scan_records(folder)[1]) == 4
+    assert main(["records"]) == 0 and "4 records cannot be used" in capsys.readouterr().out
+    assert main(["records", "drop", "--stale"]) == 0
+    assert "removed tiny/cuhk-sysu/" in capsys.readouterr().out
+    assert len(record_files(folder)) == 1 and len(list(folder.rglob("*.*"))) == 2
+
+
+def test_drop_takes_hashes_runs_and_files(folder, capsys):
+    paths_of = {seed: write(folder, seed=seed) for seed in range(4)}
+    kept = write(folder, name="other", flip=False)
+    run_hash = paths_of[0].stem.split("-")[-2]
+    assert main(["records", "drop", str(paths_of[0])]) == 0
+    assert not paths_of[0].exists() and not paths_of[0].with_suffix(".npz").exists() and paths_of[1].exists()
+    assert drop_records(folder, [f"{run_hash}-s1"]) == [
+        f"tiny/cuhk-sysu/{paths_of[1].stem}{suffix}" for suffix in (".json", ".npz")
+    ]
+    drop_records(folder, [paths_of[2].with_suffix(".npz").name])
+    assert not paths_of[2].exists() and paths_of[3].exists()
+    drop_records(folder, [run_hash])
+    assert not paths_of[3].exists() and kept.exists() and kept.with_suffix(".npz").exists()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["aligmps", "0123456789ab", "no/such/file.json", ".."])
+def test_drop_refuses_what_it_does_not_know_and_removes_nothing(folder, capsys, name):
+    path = write(folder)
+    assert main(["records", "drop", path.name, name]) == 2
+    error = capsys.readouterr().err.strip()
+    assert repr(name) in error and "nearest is" in error and "\n" not in error
+    assert path.exists() and path.with_suffix(".npz").exists()
+
+
+def test_drop_without_a_name_or_a_record_is_one_sentence(folder, capsys):
+    assert main(["records", "drop"]) == 2 and "name a hash or a file" in capsys.readouterr().err
+    assert main(["records", "drop", "x"]) == 2 and "there is none at all" in capsys.readouterr().err
+
+
+def test_the_table_holds_all_variants_of_both_sets_in_the_registrys_order(folder):
+    from pslib.experiments.alignps import VARIANTS
+    from pslib.experiments.lookup import at_profile
+
+    recipes = [at_profile(recipe.with_(kind=kind), "tiny") for kind in ("prw", "cuhk-sysu")
+               for recipe in reversed(VARIANTS.values())]  # fmt: skip
+    for recipe in recipes:
+        changes = {"name": recipe.name, "kind": recipe.kind, "schedule__steps": 1 + len(recipe.name)}
+        write(folder, **changes, model__channels=8 + list(VARIANTS).index(recipe.name))
+    write(folder, name="of-the-reader", value=0.75)
+    write(folder, name="larger", profile="small")
+    write(folder, name="wild", status="diverged", seed=1)
+    readable, _ = scan_records(folder)
+    finished = [record for record in readable if record.info["status"] == "finished"]
+    lines = results_table(finished).splitlines()
+    assert max(map(len, lines)) <= 140 and len(lines) == 2 + 2 * len(VARIANTS) + 2
+    names = [line.split()[1] for line in lines[2:]]
+    count = len(VARIANTS)
+    assert names[:count] == list(VARIANTS) and names[count + 2 :] == list(VARIANTS)
+    assert set(names[count : count + 2]) == {"of-the-reader", "larger"} and "larger (small)" in "\n".join(lines)
+    compared = comparison(finished)
+    assert compared.count("alignps minus baseline") == 2 and max(map(len, compared.splitlines())) <= 140
+    failed = failed_runs(readable)
+    assert failed.startswith("FAILED cuhk-sysu wild, seed 1 (its loss curve is kept, 3 steps): training diverged")
+    assert failed_runs(finished) == ""

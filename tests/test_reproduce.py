@@ -1,0 +1,261 @@
+"""pslib reproduce: killed at any moment, in company, with damaged records and runs that diverge, it ends the same."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_experiment
+from toy_experiment import TOY, VARIANTS, make_root
+
+import pslib
+from pslib import paths
+from pslib.cli import main
+from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.records import find_record, read_record, read_records, set_aside
+from pslib.experiments.reproduce import Job, jobs_of, reproduce
+from pslib.experiments.upkeep import record_files
+from pslib.training.recipes import recipe_hash
+
+# Where and when a run was computed and how long it took; everything else is the run's own.
+OF_THE_HOST = ("cost", "date", "device", "machine", "python", "packages", "commit", "changed_files")
+PATIENCE = 600  # seconds: a busy machine may take long to import
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Real processes that start in an instant: their server has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toy_experiment", "pslib.experiments.record_commands"])
+    return context
+
+
+@pytest.fixture
+def start(processes, monkeypatch):
+    """Start one ``pslib`` command; all processes that the test leaves are ended."""
+    # Sums over several threads differ in the last bits; the variable is read when the server starts.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    started = []
+
+    def command(root, *arguments):
+        process = processes.Process(target=toy_experiment.pslib, args=(root, root / "log", *arguments))
+        process.start()
+        started.append(process)
+        return process
+
+    yield command
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def finish(process) -> int:
+    process.join(PATIENCE)
+    return process.exitcode
+
+
+def wait_for(condition, process=None) -> bool:
+    """True once ``condition()`` holds; False if the process ends first."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if (process is not None and process.exitcode is not None) or time.monotonic() > end:
+            return condition()
+        time.sleep(0.005)
+    return True
+
+
+def contents(root) -> dict[str, tuple[dict, dict]]:
+    """What the records under a root say, time and host aside."""
+    found = {}
+    for record in read_records(root / "data" / "results"):
+        info = {name: value for name, value in record.info.items() if name not in OF_THE_HOST}
+        found[record.path.name] = info, record.arrays
+    return found
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, (info, arrays) in one.items():
+        assert info == other[name][0], name
+        assert arrays.keys() == other[name][1].keys()
+        for part, values in arrays.items():
+            assert np.array_equal(values, other[name][1][part]), (name, part)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(processes, tmp_path_factory):
+    """What an undisturbed ``pslib reproduce toy --seeds 1`` records."""
+    root = make_root(tmp_path_factory.mktemp("undisturbed"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        process = processes.Process(target=toy_experiment.pslib, args=(root, root / "log", "reproduce", "toy",
+                                                                       "--seeds", "1"))  # fmt: skip
+        process.start()
+    assert finish(process) == 0, (root / "log").read_text()
+    said = (root / "log").read_text()
+    assert "[1 of 2] cuhk-sysu first, seed 0: search mAP" in said and "toy: 100 % (2 of 2)" in said
+    return contents(root)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path, start, undisturbed):
+    root, seed = make_root(tmp_path), random.randrange(10**6)
+    rng, kills = random.Random(seed), 0
+    work = root / "build" / "runs" / "work"
+    for _ in range(4):
+        process = start(root, "reproduce", "toy", "--seeds", "1")
+        wait_for(work.exists, process)
+        time.sleep(rng.uniform(0, 2))
+        process.kill()
+        kills += finish(process) == -signal.SIGKILL
+    assert kills, "every process ended before its kill"
+    assert finish(start(root, "reproduce", "toy", "--seeds", "1")) == 0, (root / "log").read_text()
+    assert_same(contents(root), undisturbed)
+    left = [path for path in work.rglob("*") if path.suffix in (".pt", ".partial")]
+    left += (root / "data" / "results").rglob("*.partial")
+    assert not left, f"random seed {seed}"
+
+
+def test_killed_after_a_checkpoint_it_goes_on_from_there(tmp_path, start, undisturbed):
+    root = make_root(tmp_path)
+    work = root / "build" / "runs" / "work"
+    process = start(root, "reproduce", "toy", "--seeds", "1")
+    assert wait_for(lambda: list(work.glob("*/checkpoint.pt")), process), (root / "log").read_text()
+    process.kill()
+    assert finish(process) == -signal.SIGKILL and list(work.glob("*/checkpoint.pt"))
+    assert finish(start(root, "reproduce", "toy", "--seeds", "1")) == 0
+    assert_same(contents(root), undisturbed)
+
+
+def test_two_processes_lose_and_double_nothing(tmp_path, start, undisturbed):
+    root = make_root(tmp_path)
+    both = [start(root, "reproduce", "toy", "--seeds", "2") for _ in range(2)]
+    assert [finish(process) for process in both] == [0, 0], (root / "log").read_text()
+    assert len(contents(root)) == len(record_files(root / "data" / "results")) == 4
+    assert_same({name: found for name, found in contents(root).items() if name in undisturbed}, undisturbed)
+    said = (root / "log").read_text().splitlines()
+    computed = [line for line in said if "search mAP" in line and not line.endswith("(recorded)")]
+    assert len(computed) == 4  # each run by one of the two
+
+
+def test_workers_share_the_work(tmp_path, undisturbed):
+    root = make_root(tmp_path)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import toy_experiment\ntoy_experiment.install()\n")
+    sources = [tmp_path / "site", Path(__file__).parent, Path(pslib.__path__[0]).parent]
+    environment = os.environ | {"PSLIB_ROOT": str(root), "PSLIB_PLAIN": "1", "OMP_NUM_THREADS": "1",
+                                "PYTHONPATH": os.pathsep.join(map(str, sources))}  # fmt: skip
+    command = [sys.executable, "-m", "pslib", "reproduce", "toy", "--seeds", "1", "--workers", "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[2 of 2]" in done.stdout and done.stdout.count("search mAP") == 2
+    # With more threads each, sums differ in the last bits: the same runs, not the same bits.
+    assert set(contents(root)) == set(undisturbed)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The toy experiments in this process, under a root of their own."""
+    root = make_root(tmp_path)
+    monkeypatch.setenv("PSLIB_ROOT", str(root))
+    monkeypatch.setenv("PSLIB_PLAIN", "1")
+    for experiment in (TOY, toy_experiment.WITH_FAILURE):
+        monkeypatch.setitem(EXPERIMENTS, experiment.name, experiment)
+    return root
+
+
+def test_a_run_that_diverges_is_recorded_shown_and_leaves_the_others_alone(here, capsys):
+    assert main(["reproduce", "toy-wild", "--seeds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "wild, seed 0: FAILED, training diverged" in said and "1 of 3 runs failed" in said
+    assert said.count("search mAP") == 2
+    failed = next(record for record in map(read_record, paths.results_dir().rglob("*.json"))
+                  if record.info["status"] == "diverged")  # fmt: skip
+    assert failed.info["recipe"]["name"] == "toy-wild" and len(failed.arrays["loss/oim"]) >= 1
+    assert main(["records"]) == 0
+    table = capsys.readouterr().out
+    assert "FAILED cuhk-sysu toy-wild, seed 0" in table and "diverged" in table
+    assert len([line for line in table.splitlines() if line.startswith("cuhk-sysu")]) == 2
+    assert main(["reproduce", "toy-wild", "--seeds", "1"]) == 0  # and it is not tried again
+    assert capsys.readouterr().out.count("(recorded)") == 3
+    assert main(["ledger", "--experiment", "toy-wild"]) == 0
+    assert "undecided" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["cut", "no arrays", "version"])
+def test_a_record_of_no_use_is_set_aside_named_and_computed_again(here, capsys, damage):
+    assert main(["reproduce", "toy", "--seeds", "1"]) == 0
+    before = contents(here)
+    path = next(paths.results_dir().rglob("toy-concat-*.json"))
+    if damage == "cut":
+        path.write_text(path.read_text()[:200])
+    elif damage == "no arrays":
+        path.with_suffix(".npz").unlink()
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"record_version": 99}))
+    capsys.readouterr()
+    assert main(["records"]) == 0
+    assert "1 records cannot be used" in capsys.readouterr().out
+    assert main(["reproduce", "toy", "--seeds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert f"Set aside as {path.name}.set-aside" in said and str(path) in said
+    assert ("version 99" in said) is (damage == "version")
+    assert said.count("(recorded)") == 1  # the other one was left as it was
+    assert path.with_name(path.name + ".set-aside").exists()
+    assert_same(contents(here), before)
+
+
+def test_set_aside_files_are_no_records(here):
+    job = jobs_of(TOY, "tiny", ["cuhk-sysu"], 1)[0]
+    run_hash = recipe_hash(job.recipe, "toy")
+    path = find_record(paths.results_dir(), job.recipe, run_hash, 0)
+    path.parent.mkdir(parents=True)
+    path.write_text("half a rec")
+    aside = set_aside(path)
+    assert aside.read_text() == "half a rec" and find_record(paths.results_dir(), job.recipe, run_hash, 0) == path
+    assert not path.exists() and read_records(paths.results_dir()) == []
+
+
+def test_a_checkpoint_that_cannot_be_read_does_not_stop_the_experiment(here, capsys):
+    recipe = TOY.recipe("first", "cuhk-sysu")
+    checkpoint = here / "build/runs/work" / f"{recipe_hash(recipe, 'toy')}-s0" / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("half a checkpoint")
+    assert main(["reproduce", "toy", "--seeds", "1"]) == 0
+    assert capsys.readouterr().out.count("search mAP") == 2 and not checkpoint.exists()
+
+
+def test_a_row_under_another_name_is_the_same_run(here, capsys):
+    from pslib.experiments.commands import open_run_data
+
+    options = {"data": {"cuhk-sysu": open_run_data("cuhk-sysu", "tiny", None)}, "records": paths.results_dir(),
+               "work": here / "work", "device": "cpu"}  # fmt: skip
+    again = VARIANTS["toy"].with_(name="another", schedule__steps=2)
+    lines = list(reproduce([Job("a", VARIANTS["toy"].with_(schedule__steps=2), 0), Job("b", again, 0)], **options))
+    assert lines[1].endswith("(recorded)") and len(read_records(paths.results_dir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["alignps-tabel1"], "nearest: alignps-table1"),
+        (["toy", "--profile", "tniy"], "nearest: tiny"),
+        (["toy", "--kind", "pwr"], "nearest: prw"),
+        (["toy", "--kind", "prw"], "unknown set of toy 'prw': choose cuhk-sysu"),
+        (["toy", "--seeds", "0"], "give --seeds at least 1"),
+        (["toy", "--seeds", "-1"], "-1 seeds"),
+        (["toy", "--workers", "0"], "give --workers at least 1"),
+        (["toy", "--seeds", "two"], "two"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_exit_code_2(here, capsys, arguments, said):
+    assert main(["reproduce", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and error.startswith("pslib: ") and "\n" not in error
+    assert not paths.results_dir().exists()

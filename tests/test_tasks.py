@@ -155,3 +155,4 @@ def test_bars_figure_names_missing_rows():
     fig = bars_figure({"one": rows, "two": dict.fromkeys(rows)}, marked="baseline")
     assert texts(fig) == [["  10.0", " not recorded yet", "  30.0"], [" not recorded yet"] * 3]
     assert [len(ax.patches) for ax in fig.axes] == [2, 0]
+    assert fig.axes[0].get_ylim() == (2.5, -0.5)  # the last row is seen whether it has a bar or not

@@ -197,5 +197,5 @@ def bars_figure(
         ax.set_title(title, fontsize=9)
         ax.tick_params(axis="x", labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(rows - 0.5, -0.5)  # a last row without a bar would be cut off
     return fig

@@ -29,7 +29,8 @@ from pslib.data.scenes import (
 )  # fmt: skip
 from pslib.errors import UserError
 
-__all__ = ["Batch", "World", "camera_places", "disk_errors", "draw_batch", "jpeg", "read_record", "walk"]
+__all__ = ["Batch", "World", "camera_places", "disk_errors", "draw_batch", "jpeg", "read_record", "scenes_of",
+           "walk"]
 
 JPEG_QUALITY = 92
 
@@ -108,7 +109,8 @@ def jpeg(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _draw_job(job: Job, world: World) -> list[DrawnFrame]:
+def scenes_of(job: Job, world: World) -> list[Scene]:
+    """The scenes of a job, one for each of its names: nothing is painted yet."""
     rng = np.random.default_rng(job.seed)
     background = lighting = None
     if job.camera:
@@ -116,8 +118,12 @@ def _draw_job(job: Job, world: World) -> list[DrawnFrame]:
         lighting = sample_lighting(rng, world.knobs, near=usual)
     people = [(person, world.people[person]) for person in job.people]
     scene = sample_scene(people, rng, world.knobs, background=background, lighting=lighting, size=job.size)
+    return walk(scene, len(job.names), rng, world.knobs)
+
+
+def _draw_job(job: Job, world: World) -> list[DrawnFrame]:
     frames = []
-    for name, moment in zip(job.names, walk(scene, len(job.names), rng, world.knobs), strict=True):
+    for name, moment in zip(job.names, scenes_of(job, world), strict=True):
         drawn = render(moment)
         write_bytes(world.images / name, jpeg(drawn.image))
         boxes = drawn.boxes.astype(np.float64)

@@ -32,7 +32,7 @@ from pslib.data.scenes import GENERATOR_VERSION, render, sample_people, sample_s
 from pslib.errors import UserError, require_choice
 from pslib.progress import progress
 
-__all__ = ["SETS", "make"]
+__all__ = ["SETS", "dealt", "make"]
 
 SETS = ("cuhk-sysu", "prw", "cuhk-sysu-val", "prw-val")
 LAYOUT_VERSION = 1  # raise it with every change of plans, protocols or files that moves an annotation
@@ -72,6 +72,24 @@ def make(
         for drawn in progress(todo, "annotate") if todo else ():
             drawn.finish()
     return {drawn.name: drawn.manifest() for drawn in sets}
+
+
+def dealt(root: Path, split: str, profile: Profile | None = None) -> tuple[list[Job], World]:
+    """What was drawn in a split of the drawn set at ``root``: its jobs and their world, dealt again from the seed.
+
+    ``split`` as the set is loaded, "train" or "test"; ``profile`` where the set was drawn with one that has no name.
+    Raises UserError if the set was not drawn by this version of the generator, which would paint other pixels.
+    """
+    try:
+        manifest = json.loads((root / "manifest.json").read_text())
+        name, odd_corners, plan = manifest["set"], manifest["odd_corners"], manifest["plan"]
+        profile = profile or profile_named(manifest["profile"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{root} has no manifest of a drawn set: only drawn people can be drawn again.") from None
+    drawn = _DrawnSet(profile, name, root, odd_corners)
+    if drawn.plan != plan:
+        raise UserError(f"{root} was drawn by another version of the generator: draw it again with 'pslib data make'.")
+    return drawn.deal("validation" if "validation" in drawn.splits else split)
 
 
 # Each worker keeps the worlds of its run: people are sent once, not with every batch.
@@ -153,13 +171,16 @@ class _DrawnSet:
             write_bytes(plan, self.plan.encode())
         self.images.mkdir(parents=True, exist_ok=True)
         self.jobs, self.worlds = {}, {}
-        for split, ids in zip(("train", "validation", "test"), self._ids(), strict=True):
-            if split in self.splits:
-                self.jobs[split] = self._jobs(split, ids)
-                people = sample_people(len(ids), generator(self.profile.seed, self.kind, split, "people"), self.knobs)
-                cameras = camera_places(self.profile.seed, self.knobs) if self.kind == "prw" else ()
-                appearance = dict(zip(ids.tolist(), people, strict=True))
-                self.worlds[split] = World(self.knobs, appearance, self.images, cameras, self.kind == "cuhk-sysu")
+        for split in self.splits:
+            self.jobs[split], self.worlds[split] = self.deal(split)
+
+    def deal(self, split: str) -> tuple[list[Job], World]:
+        """What is drawn in one split, from the profile's seed alone: the same at any time."""
+        ids = self._ids()[("train", "validation", "test").index(split)]
+        people = sample_people(len(ids), generator(self.profile.seed, self.kind, split, "people"), self.knobs)
+        cameras = camera_places(self.profile.seed, self.knobs) if self.kind == "prw" else ()
+        appearance = dict(zip(ids.tolist(), people, strict=True))
+        return self._jobs(split, ids), World(self.knobs, appearance, self.images, cameras, self.kind == "cuhk-sysu")
 
     def _ids(self) -> list[np.ndarray]:
         profile = self.profile

@@ -36,6 +36,7 @@ __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
 _PATH_OF_A_PIXEL = (loading, transforms, batching, backbones, ops, neck, fcos, alignps, gallery)
+_END_BYTES = 16384  # read at either end of an image file
 _PARTS = ("frame", "boxes", "scores", "embeddings")
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, UserError)
 
@@ -53,17 +54,27 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def set_digest(data: PersonSearchSet) -> str:
-    """SHA-256 over the frames of a set in their order: names, boxes, person ids, and the sizes of the image files.
+    """SHA-256 over the frames of a set in their order: names, boxes, person ids, and the image files.
 
-    The sizes stand for the pixels, which would take as long to read as to embed.
+    Of a file its size, first and last bytes are read, which is quick; an edit of the middle alone would not be seen.
     """
     digest = hashlib.sha256()
     for frame in data.frames:
-        stored = frame.path.stat().st_size if frame.path.exists() else -1
-        digest.update(f"{frame.name} {stored} {len(frame.boxes)}".encode())
+        digest.update(f"{frame.name} {len(frame.boxes)} ".encode())
+        digest.update(_mark_of(frame.path))
         digest.update(np.asarray(frame.boxes, "<f4").tobytes())
         digest.update(np.asarray(frame.person_ids, "<i8").tobytes())
     return digest.hexdigest()
+
+
+def _mark_of(path: Path) -> bytes:
+    """The size and both ends of a file; nothing of one that is missing, which embedding will name."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        begin, size = file.read(_END_BYTES), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END_BYTES))
+        return f"{size} ".encode() + begin + file.read()
 
 
 @cache
@@ -87,12 +98,14 @@ def cached_gallery(
     folder: Path | None = None,
     device: str | torch.device = "cpu",
     test_size: tuple[int, int] | None = None,
+    batch_size: int = 8,
 ) -> GalleryEmbeddings:
     """All frames of ``data`` as ``model`` sees them: read from disk if they were embedded before, else embedded now.
 
     ``name`` begins the file's name and says to people what it holds ("alignps-cuhk-sysu"); ``folder`` is
     ``build/galleries`` by default.  The arrays lie in ``<name>-<key>.npz``; ``<name>-<key>.json`` beside it says where
-    they come from.  ``device`` and ``test_size`` as in :func:`embed_gallery`, which shows the progress bar.
+    they come from.  ``device``, ``test_size`` and ``batch_size`` as in :func:`embed_gallery`, which shows the
+    progress bar.
 
     A file that is damaged, or whose content belongs to another key, is named, set aside and made again.  A folder that
     cannot be written to costs the next start its time, not this one its result: one line says so.
@@ -111,7 +124,9 @@ def cached_gallery(
             kept = path.with_name(path.name + ".set-aside")
             os.replace(path, kept)
             print(f"{path} cannot be used ({_reason(error)}): set aside as {kept.name}, embedding again.")
-    found = embed_gallery(model, data, device=device, test_size=test_size, desc=f"embed {name}")
+    found = embed_gallery(
+        model, data, device=device, batch_size=batch_size, test_size=test_size, desc=f"embed {name}"
+    )
     provenance = {
         "name": name,
         "key": key,

@@ -79,13 +79,17 @@ def bench_deform_conv(
 
 
 def run(what: str = "all") -> None:
-    """Print the ratios of ``what``: "deform-conv", "evaluator" or "all"."""
+    """Print the figures of ``what``: "deform-conv", "evaluator", "browser" or "all"."""
     if what in ("deform-conv", "all"):
         _print_deform_conv()
     if what in ("evaluator", "all"):
         from pslib.evaluation.benchmark import benchmark_evaluator
 
         benchmark_evaluator()
+    if what in ("browser", "all"):
+        from pslib.evaluation.benchmark import benchmark_ranking
+
+        benchmark_ranking()
 
 
 def _print_deform_conv() -> None:

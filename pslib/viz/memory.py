@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
@@ -110,12 +111,21 @@ def momentum_figure(paths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figur
 
 
 def snapshots_figure(snapshots: Mapping[str, Snapshot], people: int) -> Figure:
-    """One column a moment: boxes against the rows of their ``people`` and the queue; below, all cosines as shares."""
-    width = 3.4 if len(snapshots) == 1 else 2.15 * len(snapshots)
-    fig, axes = new_figure(width, 4.4, 2, len(snapshots), squeeze=False, sharey="row", height_ratios=(1.4, 1))
+    """One column a moment: boxes against the rows of their ``people`` and the queue; below, all cosines as shares.
+
+    A single moment has the two side by side.
+    """
+    if len(snapshots) == 1:
+        fig, axes = new_figure(7.2, 2.9, 1, 2, squeeze=False)
+        axes = axes.T
+    else:
+        fig, axes = new_figure(2.15 * len(snapshots), 4.4, 2, len(snapshots), squeeze=False, sharey="row",
+                               height_ratios=(1.4, 1))  # fmt: skip
     edges = np.linspace(-1, 1, 41)
+    # Few steps of colour: the page's pictures have a small palette, in which the lines below need their places.
+    steps = colormaps["cividis"].resampled(16)
     for (top, bottom), (title, snapshot) in zip(axes.T, snapshots.items(), strict=True):
-        shown = top.imshow(snapshot.grid, cmap="cividis", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        shown = top.imshow(snapshot.grid, cmap=steps, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
         top.axvline(people - 0.5, color="white", lw=2)
         slots = snapshot.grid.shape[1] - people
         top.set_xticks([(people - 1) / 2, people + (slots - 1) / 2], [f"{people} rows", "queue"], fontsize=8)

@@ -78,9 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_experiments(commands)
 
     bench = commands.add_parser("bench", help="measure the speed ratios that README names")
-    bench.add_argument("what", nargs="?", default="all", choices=("deform-conv", "evaluator", "all"))
+    bench.add_argument("what", nargs="?", default="all", choices=("deform-conv", "evaluator", "browser", "all"))
     bench.set_defaults(run=_bench)
 
+    _add_search(commands)
     _add_notebooks(commands)
     return parser
 
@@ -171,6 +172,18 @@ def _add_experiments(commands) -> None:
     ledger.set_defaults(run=_ledger)
 
 
+def _add_search(commands) -> None:
+    search = commands.add_parser("search", help="find a person of one picture in a folder of pictures")
+    search.add_argument("--query", type=Path, required=True, help="the picture that shows the person")
+    search.add_argument("--box", required=True, metavar="X,Y,W,H", help="the person in it, pixels from the top left")
+    search.add_argument("--gallery", type=Path, required=True, help="the folder of pictures to search")
+    search.add_argument("--weights", type=Path, required=True, help="a .safetensors file of pslib train")
+    search.add_argument("--out", type=Path, required=True, help="the page to write, one HTML file")
+    search.add_argument("--top", type=int, default=50, help="matches shown (default: 50)")
+    search.add_argument("--min-score", type=float, default=0.2, help="leave out detections below it (default: 0.2)")
+    search.set_defaults(run=_search)
+
+
 def _add_notebooks(commands) -> None:
     notebooks = commands.add_parser("notebooks", help="run the series, publish its outputs, lint it")
     notebooks.set_defaults(run=_notebooks_run, profile="tiny", only=[], timeout=None)
@@ -257,6 +270,12 @@ def _ledger(options) -> None:
     from pslib.experiments.record_commands import ledger
 
     ledger(options)
+
+
+def _search(options) -> None:
+    from pslib.search_page import search_folder
+
+    search_folder(options)
 
 
 def _bench(options) -> None:

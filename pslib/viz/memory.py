@@ -22,7 +22,7 @@ __all__ = ["Snapshot", "circle_figure", "members_figure", "momentum_figure", "pu
 # Colour, mark and line of a person's own row, the other rows of the table, and the queue, the same in every picture.
 OWN = (PALETTE["blue"], "o", "-", "own row")
 OTHERS = (PALETTE["orange"], "s", "--", "other rows")
-QUEUE = (PALETTE["purple"], "^", ":", "queue")
+QUEUE = (PALETTE["green"], "^", ":", "queue")
 # Colour and hatch of the first, second, ... person of a scene.
 PEOPLE = [(PALETTE[name], hatch) for name, hatch in (("sky", ""), ("orange", "//"), ("green", ".."), ("purple", "xx"))]
 
@@ -123,7 +123,7 @@ def snapshots_figure(snapshots: Mapping[str, Snapshot], people: int) -> Figure:
                                height_ratios=(1.4, 1))  # fmt: skip
     edges = np.linspace(-1, 1, 41)
     # Few steps of colour: the page's pictures have a small palette, in which the lines below need their places.
-    steps = colormaps["cividis"].resampled(16)
+    steps = colormaps["cividis"].resampled(9)
     for (top, bottom), (title, snapshot) in zip(axes.T, snapshots.items(), strict=True):
         shown = top.imshow(snapshot.grid, cmap=steps, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
         top.axvline(people - 0.5, color="white", lw=2)
@@ -135,7 +135,7 @@ def snapshots_figure(snapshots: Mapping[str, Snapshot], people: int) -> Figure:
                                                   (OTHERS, QUEUE, OWN), strict=True):  # fmt: skip
             if len(values):
                 share = np.histogram(values, edges)[0] / len(values)
-                bottom.plot((edges[1:] + edges[:-1]) / 2, 100 * share, color=color, ls=line, lw=1.6, label=name)
+                bottom.plot((edges[1:] + edges[:-1]) / 2, 100 * share, color=color, ls=line, lw=2.2, label=name)
         bottom.set(xlim=(-1, 1), ylim=(0, 40), xticks=[-1, 0, 1])
         bottom.set_xlabel("cosine", fontsize=8.5)
         _plain(bottom)

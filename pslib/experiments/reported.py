@@ -106,7 +106,7 @@ class ReportedTable:
         return "\n".join(lines)
 
     def remarks(self, kind: str) -> list[str]:
-        """What a reader of the table must know: derived, assumed, missing and unplaced numbers, then the notes."""
+        """Which numbers of one set are derived, assumed, missing or unplaced, and why; see also ``notes``."""
         told: dict[str, list[str]] = {}
         for (row, where, _), origin in self.origins.items():
             if where == kind and row not in told.setdefault(origin, []):
@@ -114,9 +114,9 @@ class ReportedTable:
         lines = [f"{', '.join(rows)}: {origin}" for origin, rows in told.items()]
         for group in self.unplaced:
             if group.kind == kind:
-                values = ", ".join("/".join(f"{value:g}" for value in pair) for pair in group.values)
+                values = ", ".join("/".join(f"{value:.1f}" for value in pair) for pair in group.values)
                 lines.append(f"printed, but for which row is lost ({', '.join(group.rows)}): {values}")
-        return lines + list(self.notes)
+        return lines
 
     def _shown(self, cell: Cell) -> str:
         found = self.cells[cell]

@@ -1,0 +1,153 @@
+"""The ledger as pictures: how many claims came out how, and every claim's difference with its interval and margin."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from pslib.experiments.ledger import NOT_RECORDED, Entry
+from pslib.viz.figures import PALETTE, new_figure
+
+__all__ = ["VERDICT_STYLES", "effect_in_words", "forest_alt", "forest_figure", "tally", "tally_figure"]
+
+# Each verdict has a colour AND a mark AND a hatch: (colour, mark, hatch).
+VERDICT_STYLES = {
+    "reproduced": (PALETTE["green"], "o", ""),
+    "not reproduced": (PALETTE["vermillion"], "X", "xxx"),
+    "undecided": (PALETTE["sky"], "D", "///"),
+    NOT_RECORDED: ("#DDDDDD", "", "..."),
+}
+LARGE, MEDIUM = 3.0, 1.0  # points
+ROW = 0.185  # inches
+MARGIN = "#E3E3E3"
+
+
+def effect_in_words(effect: float | None) -> str:
+    """A difference that a paper prints, as a word: its points belong to other sets than ours.
+
+    >>> [effect_in_words(effect) for effect in (None, 0.0, 0.4, -0.4, 2.0, 18.5)]
+    ['no number', 'none', 'small', 'small, against', 'medium', 'large']
+    """
+    if effect is None:
+        return "no number"
+    size = abs(effect)
+    if size < 0.05:
+        return "none"
+    word = "large" if size >= LARGE else "medium" if size >= MEDIUM else "small"
+    return word if effect > 0 else f"{word}, against"
+
+
+def tally(entries: Sequence[Entry]) -> dict[str, Counter]:
+    """Verdicts counted by experiment, in the order of the entries."""
+    counts: dict[str, Counter] = {}
+    for entry in entries:
+        counts.setdefault(entry.experiment, Counter())[entry.verdict.word] += 1
+    return counts
+
+
+def tally_figure(entries: Sequence[Entry]) -> Figure:
+    """One bar an experiment: its claims (each on each set) by verdict, with their numbers."""
+    counts = tally(entries)
+    fig, ax = new_figure(7.6, 0.34 * len(counts) + 0.95)
+    for place, verdicts in enumerate(counts.values()):
+        left = 0
+        for word, (color, _, hatch) in VERDICT_STYLES.items():
+            number = verdicts[word]
+            if number:
+                ax.barh(place, number, left=left, color=color, hatch=hatch, edgecolor="white", height=0.7)
+                ax.text(left + number / 2, place, str(number), ha="center", va="center", fontsize=8,
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0})  # fmt: skip
+            left += number
+    ax.set_yticks(range(len(counts)), list(counts), fontsize=8.5)
+    ax.invert_yaxis()
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_xlabel("claims, each on each set", fontsize=8.5)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    handles = [
+        Patch(facecolor=color, hatch=hatch, edgecolor="white", label=word)
+        for word, (color, _, hatch) in VERDICT_STYLES.items()
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    return fig
+
+
+def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure:
+    """All claims, one row each and one panel a set: difference, 95 % interval, margin (grey), the verdict's mark.
+
+    ``titles`` gives each set's panel its title.  Beside a row stands in words how large the paper's own difference is.
+    """
+    rows = _rows(entries)
+    fig, axes = new_figure(9.0, ROW * len(rows) + 1.0, 1, len(titles), squeeze=False, sharey=True, sharex=True)
+    ends = [end for entry in entries if entry.interval for end in (entry.interval.low, entry.interval.high)]
+    low, high = min([-3.0, *ends]), max([3.0, *ends])
+    gap = 0.04 * (high - low)
+    for ax, (kind, title) in zip(axes.flat, titles.items(), strict=True):
+        ax.axvline(0, color="black", lw=0.8)
+        for place, row in enumerate(rows):
+            if isinstance(row, tuple):
+                found = next((entry for entry in entries if (entry.experiment, entry.claim.name) == row
+                              and entry.set == kind), None)  # fmt: skip
+                if found is not None:
+                    _draw_row(ax, place, found, high + gap)
+            else:
+                ax.axhline(place, color="#BBBBBB", lw=0.6)
+        ax.set_title(title, fontsize=9)
+        ax.text(high + gap, -1.0, "paper's own:", fontsize=7, va="center", clip_on=False)
+        ax.set_xlim(low - gap, high + gap)
+        ax.set_xlabel("difference, points", fontsize=8)
+        ax.tick_params(labelsize=7.5, length=2)
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+    labels = [row[1] if isinstance(row, tuple) else row for row in rows]
+    axes[0, 0].set_yticks(range(len(rows)), labels, fontsize=7)
+    for text, row in zip(axes[0, 0].get_yticklabels(), rows, strict=True):
+        text.set_fontweight("normal" if isinstance(row, tuple) else "bold")
+    axes[0, 0].set_ylim(len(rows) - 0.4, -1.6)
+    fig.legend(handles=_legend(), loc="outside upper center", ncols=5, fontsize=7.5, frameon=False)
+    return fig
+
+
+def forest_alt(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
+    """What the forest plot shows, in words: by set and verdict, the claims."""
+    parts = []
+    for kind, title in titles.items():
+        for word in VERDICT_STYLES:
+            names = [entry.claim.name for entry in entries if entry.set == kind and entry.verdict.word == word]
+            if names:
+                told = f": {'; '.join(names)}" if word != NOT_RECORDED else ""
+                parts.append(f"{title}, {word} ({len(names)}){told}")
+    return f"Intervals of differences, one row a claim. {'. '.join(parts)}."
+
+
+def _rows(entries: Sequence[Entry]) -> list[str | tuple[str, str]]:
+    """Rows of the plot: an experiment's name as heading, then (experiment, claim) for each of its claims."""
+    rows: dict[str | tuple[str, str], None] = {}
+    for name in dict.fromkeys(entry.experiment for entry in entries):
+        rows[name] = None
+        rows |= dict.fromkeys((name, entry.claim.name) for entry in entries if entry.experiment == name)
+    return list(rows)
+
+
+def _draw_row(ax: Axes, place: int, entry: Entry, edge: float) -> None:
+    margin = entry.claim.margin
+    ax.add_patch(Rectangle((-margin, place - 0.4), 2 * margin, 0.8, color=MARGIN, lw=0))
+    ax.text(edge, place, effect_in_words(entry.effect), fontsize=7, va="center", clip_on=False)
+    if entry.interval is None:
+        ax.text(margin + 0.3, place, NOT_RECORDED, fontsize=6.5, va="center", color="#666666")
+        return
+    color, mark, _ = VERDICT_STYLES[entry.verdict.word]
+    ax.plot([entry.interval.low, entry.interval.high], [place, place], color=color, lw=2)
+    ax.plot(entry.interval.mean, place, mark, color=color, ms=6, mec="black", mew=0.6)
+
+
+def _legend() -> list[Line2D | Patch]:
+    drawn = [
+        Line2D([], [], color=color, marker=mark, mec="black", mew=0.6, ms=6, lw=2, label=word)
+        for word, (color, mark, _) in VERDICT_STYLES.items()
+        if mark
+    ]
+    return [*drawn, Patch(facecolor=MARGIN, label="margin")]

@@ -1,0 +1,66 @@
+"""The ledger as pictures: what is drawn is what the entries say."""
+
+import pytest
+
+from pslib.evaluation.statistics import Interval, Verdict
+from pslib.experiments.ledger import NOT_RECORDED, Entry
+from pslib.experiments.registry import Claim
+from pslib.viz.figures import figure_html
+from pslib.viz.forest import VERDICT_STYLES, effect_in_words, forest_alt, forest_figure, tally, tally_figure
+
+TITLES = {"cuhk-sysu": "left", "prw": "right"}
+
+
+def entry(name, kind, word, interval=None, effect=None, experiment="alignps-fig6"):
+    claim = Claim(name, f"{name} holds.", {"a": 1, "b": -1})
+    return Entry(experiment, claim, kind, "tiny", Verdict(word, "because"), interval=interval, effect=effect)
+
+
+@pytest.fixture
+def entries():
+    return [
+        entry("one", "cuhk-sysu", "reproduced", Interval(5, 3, 7), 12.0),
+        entry("one", "prw", NOT_RECORDED),
+        entry("two", "cuhk-sysu", "not reproduced", Interval(-6, -9, -3), -0.5, "alignps-table1"),
+        entry("two", "prw", "undecided", Interval(1, -2, 4), None, "alignps-table1"),
+    ]
+
+
+def test_tally_counts_by_experiment(entries):
+    counts = tally(entries)
+    assert list(counts) == ["alignps-fig6", "alignps-table1"]
+    assert counts["alignps-fig6"] == {"reproduced": 1, NOT_RECORDED: 1}
+    fig = tally_figure(entries)
+    assert [text.get_text() for text in fig.axes[0].texts] == ["1"] * 4
+    assert "alt" in figure_html(fig, "bars")
+
+
+def test_forest_draws_intervals_margins_and_words(entries):
+    fig = forest_figure(entries, TITLES)
+    left, right = fig.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["alignps-fig6", "one", "alignps-table1", "two"]
+    drawn = {tuple(line.get_xdata()) for line in left.lines}
+    assert {(3, 7), (-9, -3)} <= drawn and (-2, 4) in {tuple(line.get_xdata()) for line in right.lines}
+    assert all(patch.get_width() == 4 for patch in left.patches)  # margin 2 on both sides
+    words = [text.get_text() for text in left.texts]
+    assert "large" in words and "small, against" in words and "12" not in " ".join(words)
+    assert NOT_RECORDED in [text.get_text() for text in right.texts]
+    low, high = left.get_xlim()
+    assert low < -9 and high > 7
+
+
+def test_forest_of_nothing_recorded():
+    nothing = [entry("one", kind, NOT_RECORDED) for kind in TITLES]
+    assert figure_html(forest_figure(nothing, TITLES), forest_alt(nothing, TITLES))
+
+
+def test_alt_text_names_the_claims(entries):
+    alt = forest_alt(entries, TITLES)
+    assert "left, reproduced (1): one" in alt and "right, undecided (1): two" in alt
+    assert f"right, {NOT_RECORDED} (1)." in alt
+
+
+def test_verdicts_differ_without_colour():
+    marks = [(mark, hatch) for _, mark, hatch in VERDICT_STYLES.values()]
+    assert len(set(marks)) == len(marks) == 4
+    assert effect_in_words(2.999) == "medium"

@@ -31,6 +31,7 @@ def record(seed, ap, commit="", level=4.0, **arrays):
     for boxes in ("detected", "ground-truth"):
         stored |= {f"TestG100/{boxes}/ap": ap, f"TestG100/{boxes}/rank": (ap > 0.5).astype(np.int32)}
     info = {"recipe": asdict(RECIPE), "seed": seed, "status": "finished", "protocols": ["TestG100"], "commit": commit,
+            "device": "cpu", "date": "2026-01-02",
             "hash": "h", "data": {"identities": 640, "fingerprint": "f"}, "validation": []}  # fmt: skip
     return Record(None, info, stored | arrays)
 
@@ -255,6 +256,7 @@ def test_a_claim_written_after_all_its_records_is_shown_as_such(monkeypatch):
     monkeypatch.setattr("pslib.experiments.ledger.commit_of_claim", lambda *_: "claim")
     monkeypatch.setattr("pslib.experiments.ledger.is_ancestor", lambda _, later: {"old": False, "new": True}.get(later))
     both, one = judged(a=row(0.6, commit="old"), b=row(0.4, commit="old")), judged(a=row(0.6, commit="old"), b=row(0.4))
+    assert both.sources == ("cpu, 2026-01-02",) and "Computed on: cpu, 2026-01-02." in ledger_text([both])
     assert both.predates and both.older == ("a", "b") and both.record_commits == ("old",)
     assert PREDATES in ledger_text([both]) and both.as_dict()["rows_older_than_claim"] == ["a", "b"]
     assert not one.predates and one.older == ("a",)

@@ -48,6 +48,7 @@ class Entry:
     effect: float | None = None  # the same contrast of the paper's reported numbers
     claim_commit: str = ""
     record_commits: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()  # device and date of its records
     older: tuple[str, ...] = ()  # rows whose records were all computed before the claim was written down
 
     @property
@@ -79,6 +80,7 @@ class Entry:
             "paper_effect": self.effect,
             "commit_of_claim": self.claim_commit,
             "commits_of_records": list(self.record_commits),
+            "sources_of_records": list(self.sources),
             "rows_older_than_claim": list(self.older),
         }
 
@@ -128,6 +130,7 @@ def entry(
         "effect": paper_effect(experiment, claim, kind),
         "claim_commit": stood,
         "record_commits": tuple(sorted({str(record.info.get("commit", "")) for record in records})),
+        "sources": tuple(sorted({_source(record) for record in records})),
         "older": tuple(label for label, group in rows.items() if _older(group, stood)),
     }
     try:
@@ -237,6 +240,10 @@ def paper_effect(experiment: Experiment, claim: Claim, kind: str) -> float | Non
         return reported(experiment.reported).contrast(claim.contrast, kind, claim.column)
     except UserError:  # the paper has no such row, set or column
         return None
+
+
+def _source(record: Record) -> str:
+    return f"{record.info.get('device', 'unknown device')}, {record.info.get('date', 'no date')}"
 
 
 def _older(group: Sequence[Record], claim_commit: str) -> bool:

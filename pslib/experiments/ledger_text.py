@@ -17,8 +17,10 @@ PREDATES = "the claim was written down after all its records: it was not put at 
 
 def ledger_text(entries: Sequence[Entry]) -> str:
     """All entries grouped by experiment, and the summary."""
+    sources = sorted({source for item in entries for source in item.sources})
     lines = [
         "RECORDED on drawn sets: claims of the papers as differences in points [95 % interval over seeds and people].",
+        *textwrap.wrap(f"Computed on: {'; '.join(sources) or 'nothing yet'}.", WIDTH),
         "REPORTED: the same difference of the numbers that the paper prints, on the real sets.",
     ]
     for name in dict.fromkeys(item.experiment for item in entries):

@@ -72,7 +72,9 @@ def records(options: Namespace) -> None:
     if options.json:
         print(json.dumps([record.info for record in finished], indent=1))
         return
-    parts = [results_table(finished), comparison(finished), failed_runs(readable)]
+    # AlignPS on its own schedule, then on the baseline's.
+    compared = [comparison(finished, name) for name in ("alignps", "alignps-long")]
+    parts = [results_table(finished), *compared, failed_runs(readable)]
     if unreadable:
         parts.append(f"{len(unreadable)} records cannot be used: pslib records stale names them and says why.")
     print("\n".join(part for part in parts if part))

@@ -72,6 +72,29 @@ class NotebookPage:
             assert time.monotonic() < deadline, f"{self.name} did not finish within {seconds:.0f} s"
             self.page.wait_for_timeout(200)
 
+    def run_code(self, code: str) -> None:
+        """Run code in the notebook's kernel, as a cell of its own that leaves no trace in the page."""
+        status = self.page.evaluate("""async (code) => {
+            const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            return (await kernel.requestExecute({ code, store_history: false }).done).content.status;
+        }""", code)
+        assert status == "ok", f"{self.name}: this code ended in {status}: {code}"
+
+    @contextlib.contextmanager
+    def fault(self, owner: str, name: str):
+        """Within the block ``owner.name`` raises RuntimeError("planted") in the kernel; ``owner`` is a dotted path.
+
+            with page.fault("pslib.viz.browser_widget.QueryBrowser", "_ask"):
+        """
+        setup = (f"import pkgutil\n_owner = pkgutil.resolve_name({owner!r})\n_kept = getattr(_owner, {name!r})\n"
+                 "def _fails(*arguments, **options):\n    raise RuntimeError('planted')\n"
+                 f"setattr(_owner, {name!r}, _fails)")
+        self.run_code(setup)
+        try:
+            yield
+        finally:
+            self.run_code(f"setattr(_owner, {name!r}, _kept)")
+
     def alts(self) -> list[str]:
         """The alt texts of all figures in outputs, top to bottom."""
         return self.page.eval_on_selector_all(".jp-OutputArea img.pslib", "images => images.map(image => image.alt)")
@@ -200,18 +223,12 @@ HARMLESS: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
-def series_page(folder: Path, number: str, environment: dict[str, str] | None = None, planted: str = ""):
-    """Open a copy, without outputs, of the series' notebook of that number (``"01"``); ``folder`` is a tmp_path.
-
-    ``planted`` is code run before the notebook's own: a fault that the test must see.
-    """
+def series_page(folder: Path, number: str, environment: dict[str, str] | None = None):
+    """Open a copy, without outputs, of the series' notebook of that number (``"01"``); ``folder`` is a tmp_path."""
     import nbformat
 
     (path,) = chosen([number])
-    notebook = prepared(path)
-    if planted:
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(planted))
-    nbformat.write(notebook, folder / path.name)
+    nbformat.write(prepared(path), folder / path.name)
     with notebook_page(folder, path.name, environment) as page:
         yield page
 

@@ -107,8 +107,8 @@ def inside_figure(image: Any, boxes: np.ndarray, scores: np.ndarray, maps: Mappi
     """
     picture = to_array(image)
     height, width = picture.shape[:2]
-    fig, axes = new_figure(8.0, -(-(1 + len(maps)) // 2) * (4.0 * height / width + 0.3), -(-(1 + len(maps)) // 2), 2,
-                           squeeze=False)
+    rows = -(-(1 + len(maps)) // 2)
+    fig, axes = new_figure(8.0, rows * (3.5 * height / width + 0.35), rows, 2, squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     axes[0, 0].imshow(picture)
@@ -126,7 +126,7 @@ def inside_figure(image: Any, boxes: np.ndarray, scores: np.ndarray, maps: Mappi
         ax.plot([x], [y], "x", color="black", markersize=7, markeredgewidth=2)
         ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         ax.set_title(f"{title}: largest {values.max():.2f} at the cross", fontsize=9)
-        fig.colorbar(drawn, ax=ax, shrink=0.8)
+        fig.colorbar(drawn, ax=ax, shrink=0.8, ticks=(-1, 0, 1) if cosine else (0, 0.5, 1))
         inside = box is not None and box[0] <= x <= box[2] and box[1] <= y <= box[3]
         where = "" if box is None else ", inside the box" if inside else ", outside the box"
         told.append(f"{title}: largest {values.max():.2f} at x={x:.0f}, y={y:.0f}{where}")

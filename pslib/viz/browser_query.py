@@ -15,8 +15,8 @@ from pslib.evaluation.gallery import GalleryEmbeddings
 from pslib.models.alignps import AlignPS
 from pslib.viz.browser_input import box_in_image, data_uri
 
-__all__ = ["Item", "Query", "Source", "annotated_rows", "embedding_of", "item_of", "of_frame", "people_of",
-           "query_in_frame", "query_in_picture"]
+__all__ = ["Item", "Query", "Source", "annotated_rows", "embedding_of", "item_of", "of_frame", "people_in",
+           "people_of", "query_in_frame", "query_in_picture"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +101,25 @@ def people_of(source: Source, frame: int, model: str, kind: str, threshold: floa
     """The boxes to click in a frame, as the picker takes them: ``kind`` is ``"annotated"`` or ``"detected"``."""
     if kind == "detected":
         found = of_frame(source.galleries[model].detections, frame, threshold)
-        return [{"box": box.tolist(), "name": f"detected, score {score:.2f}", "kind": kind}
-                for box, score in zip(found.boxes, found.scores, strict=True)]
+        return _detected(found.boxes, found.scores)
     shown = source.data.frames[frame]
     return [{"box": box.tolist(), "kind": kind,
              "name": f"annotated, person {person}" if person != UNLABELLED else "annotated, without a number"}
             for box, person in zip(shown.boxes, shown.person_ids.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def people_in(image: np.ndarray, source: Source, model: str, threshold: float) -> list[dict[str, Any]]:
+    """The boxes that a model detects in a picture (H, W, 3) of one's own, as the picker takes them, best first."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    (found,) = source.models[model]([pixels])
+    kept = found["scores"] >= threshold
+    return _detected(found["boxes"][kept].numpy(), found["scores"][kept].numpy())
+
+
+def _detected(boxes: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    return [{"box": box.tolist(), "name": f"detected, score {score:.2f}", "kind": "detected"}
+            for box, score in zip(boxes, scores, strict=True)]
 
 
 def item_of(data: PersonSearchSet, item: Item) -> dict[str, str]:

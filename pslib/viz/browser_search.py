@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from pslib.data.annotations import UNLABELLED
 from pslib.data.loading import read_image
-from pslib.data.scenes import Lighting, Scene, render
-from pslib.errors import UserError
+from pslib.data.redraw import placement_of, query_with, scene_of, what_ifs
+from pslib.data.scenes import render
+from pslib.errors import UserError, require_choice
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.ranking import ALL, Ranking, gallery_of, hardest, rank
 from pslib.evaluation.similarity import frame_maps
@@ -21,16 +22,10 @@ from pslib.viz.montage import Tile, sheet
 
 __all__ = ["FACTORS", "Search", "changed_ap", "changed_query", "failure_rows", "inside_of", "what_if"]
 
-# One thing about the query at a time, as Scene.with_ takes it.
-FACTORS = {
-    "another street": {"background": 1008},
-    "twice as large": {"scale": 2.0},
-    "half as large": {"scale": 0.5},
-    "legs hidden": {"occluder": 0.45},
-    "from the front": {"view": "front"},
-    "from behind": {"view": "back"},
-    "evening light": {"lighting": Lighting(brightness=0.6, cast=(1.15, 1.0, 0.75))},
-}
+# The changes of what_ifs, in the order of a menu; a view that is hers already is not offered for her.
+FACTORS = ("as drawn", "half as tall again", "half as tall", "lower half hidden", "seen from the front",
+           "seen from behind", "seen from the left", "seen from the right", "another street", "darker", "bluer light",
+           "half a step on")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,26 +100,34 @@ def inside_of(search: Search, query: Query, model: str, place: int = 0) -> tuple
 def changed_query(search: Search, query: Query, factor: str) -> Query:
     """The query drawn again with one factor of :data:`FACTORS` changed and nothing else.
 
-    Raises UserError where she cannot be: not annotated, not of a drawn set, or out of sight after the change.
+    Raises UserError where she cannot be: not annotated, not of a drawn set, seen so already, out of sight afterwards.
     """
     if query.frame < 0 or query.row < 0:
-        raise UserError("only an annotated person of a drawn set can be drawn again: choose boxes = annotated.")
-    from pslib.data.redraw import scene_of
-
-    scene: Scene = scene_of(search.source.data, query.frame)
-    placement = int(render(scene).placements[query.row])
-    drawn = render(scene.with_(person=placement, **FACTORS[factor]))
-    rows = np.flatnonzero(drawn.placements == placement)
-    if not len(rows):
-        raise UserError(f"nothing of {query.name} is to be seen after the change {factor!r}: choose another change.")
+        raise UserError("only an annotated person of a drawn set can be drawn again: choose boxes = annotated, or "
+                        "click somebody else.")
+    data = search.source.data
+    scene = scene_of(data, query.frame)
+    changes = what_ifs(scene, placement_of(render(scene), np.array(query.box)))
+    if require_choice("change", factor, FACTORS) not in changes:
+        raise UserError(f"{query.name} is {factor} already: choose another change.")
+    drawn = query_with(data, query.frame, query.row, **changes[factor])
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
-    box = tuple(drawn.boxes[rows[0]].tolist())
-    return Query(image, box, query.frame, -1, query.person_id, f"{query.name}, {factor}")
+    return Query(image, drawn.box, query.frame, -1, query.person_id, f"{query.name}, {factor}")
 
 
-def changed_ap(search: Search, query: Query, model: str, factor: str) -> tuple[float, float]:
-    """Average precision of the query as she is, and drawn again with one factor changed."""
-    return tuple(float(search.rank(one, model).ap) for one in (query, changed_query(search, query, factor)))
+def changed_ap(search: Search, queries: Sequence[Query], models: Sequence[str], factor: str) -> np.ndarray:
+    """Average precision (N, M) of N queries under M models, each drawn again with one factor changed.
+
+    nan where a query cannot be changed so: seen from there already, or nothing of her left.
+    """
+    values = np.full((len(queries), len(models)), np.nan)
+    for number, query in enumerate(queries):
+        try:
+            changed = changed_query(search, query, factor)
+        except UserError:
+            continue
+        values[number] = [search.rank(changed, model).ap for model in models]
+    return values
 
 
 def what_if(search: Search, query: Query, model: str, factor: str, count: int = 4) -> tuple[Figure, str]:

@@ -16,18 +16,17 @@ import numpy as np
 
 from pslib.data.loading import read_image
 from pslib.errors import UserError
-from pslib.evaluation.ranking import CAMERAS, gallery_names
+from pslib.evaluation.ranking import gallery_names
 from pslib.viz import browser as draw
+from pslib.viz.browser_controls import TABS, Controls
 from pslib.viz.browser_input import data_uri, open_picture, parse_box, person_at
-from pslib.viz.browser_listing import MODES, listed
-from pslib.viz.browser_query import Item, Query, Source, item_of, people_of, query_in_frame, query_in_picture
-from pslib.viz.browser_search import FACTORS, Search, inside_of, what_if
+from pslib.viz.browser_listing import listed
+from pslib.viz.browser_query import Item, Query, Source, item_of, people_in, people_of, query_in_frame, query_in_picture
+from pslib.viz.browser_search import Search, inside_of, what_if
 from pslib.viz.figures import figure_html
-from pslib.viz.scene_picker import ScenePicker
 
 __all__ = ["QueryBrowser", "browse"]
 
-TABS = ("ranking", "two models", "inside the network", "what if")
 _STRIP = 8  # thumbnails at once
 
 
@@ -36,7 +35,7 @@ def browse(sources: Mapping[str, Source], *, seed: int = 0, number: int = 0) -> 
     return QueryBrowser(sources, seed=seed, number=number)
 
 
-class QueryBrowser(w.VBox):
+class QueryBrowser(Controls):
     """Controls above, the picture that answers to clicks below them, the results in tabs at the bottom."""
 
     def __init__(self, sources: Mapping[str, Source], *, seed: int = 0, number: int = 0):
@@ -44,52 +43,9 @@ class QueryBrowser(w.VBox):
         self.items: list[Item] = []
         self.frame, self.query, self.own = -1, None, None
         self._quiet = False
-        self._build(number)
-        super().__init__([self.choosing, self.own_row, self.filters, self.note,
-                          w.HBox([w.VBox([self.picker, self.box_row]), self.told]), self.tabs])
-        self.add_class("pslib-browser")
-        self._refill()
-
-    def _build(self, number: int) -> None:
-        wide = w.Layout(width="215px")
-        self.set = w.Dropdown(options=list(self.sources), description="set", layout=wide)
-        self.mode = w.Dropdown(options=MODES, value="hardest first", description="choose by", layout=wide)
-        self.number = w.BoundedIntText(value=number, min=0, max=10**9, description="from",
-                                       layout=w.Layout(width="160px"))
-        self.back, self.more = (w.Button(description=text, layout=w.Layout(width="80px"))
-                                for text in ("previous", "next"))
-        self.choosing = w.HBox([self.set, self.mode, self.number, self.back, self.more])
-        self.file = w.Text(description="image file", placeholder="path of a JPEG or PNG", continuous_update=False)
-        self.upload = w.FileUpload(accept="image/*", description="upload (at most 10 MB)",
-                                   layout=w.Layout(width="200px"))
-        self.own_row = w.HBox([self.file, self.upload])
-        self.model = w.Dropdown(description="model", layout=wide)
-        self.gallery = w.Dropdown(description="gallery", layout=wide)
-        self.camera = w.Dropdown(options=CAMERAS, description="camera", layout=w.Layout(width="160px"))
-        self.boxes = w.Dropdown(options=["annotated", "detected"], description="boxes", layout=w.Layout(width="190px"))
-        self.threshold = w.FloatSlider(value=0.2, min=0, max=1, step=0.05, description="threshold",
-                                       continuous_update=False, layout=w.Layout(width="260px"))
-        self.filters = w.VBox([w.HBox([self.model, self.gallery, self.camera]), w.HBox([self.boxes, self.threshold])])
-        self.note, self.told = w.HTML(), w.HTML(layout=w.Layout(width="330px", margin="0 0 0 10px"))
-        self.note.add_class("pslib-note")
-        self.told.add_class("pslib-told")
-        self.picker = ScenePicker()
-        self.box = w.Text(description="or a box", placeholder="x, y, width, height", continuous_update=False,
-                          layout=w.Layout(width="300px"))
-        self.box_row = w.HBox([self.box])
-        self.length = w.IntSlider(value=10, min=1, max=100, description="list length", continuous_update=False)
-        self.rival = w.Dropdown(description="beside", layout=wide)
-        self.place = w.Dropdown(options=["the query's frame", *(f"rank {rank}" for rank in range(1, 11))],
-                                description="frame")
-        self.factor = w.Dropdown(options=list(FACTORS), description="change")
-        self.shown = {name: w.HTML() for name in (*TABS, "growth")}
-        for name, picture in self.shown.items():
-            picture.add_class("pslib-" + name.replace(" ", "-"))
-        self.tabs = w.Tab([w.VBox([self.shown["ranking"], w.HBox([self.length, self.shown["growth"]])]),
-                           w.VBox([self.rival, self.shown["two models"]]),
-                           w.VBox([self.place, self.shown["inside the network"]]),
-                           w.VBox([self.factor, self.shown["what if"]])], titles=TABS)
+        super().__init__(list(sources), number)
         self._connect()
+        self._guarded(self._refill)
 
     def _connect(self) -> None:
         """Every control calls one method; ``_guarded`` turns mistakes into sentences."""
@@ -198,8 +154,13 @@ class QueryBrowser(w.VBox):
 
     def _show_own(self, image: np.ndarray, name: str) -> None:
         self.own, self.frame, self.own_name, self.query = image, -1, name, None
-        self.picker.show_frame(data_uri(image, width=900), image.shape[:2], [], f"{name}, drag a box around a person")
+        people = people_in(image, self.source, self.model.value, self.threshold.value)
+        self.picker.show_frame(data_uri(image, width=900), image.shape[:2], people,
+                               f"{name} with {len(people)} detected boxes to choose from; or drag a box")
         self._show_tab()
+        if not people:
+            raise UserError(f"{self.model.value} detects nobody in {name} at threshold {self.threshold.value:.2f}: "
+                            "drag a box around a person, or lower the threshold.")
 
     def _pick(self, event: dict[str, Any]) -> None:
         """What the picture reports: a thumbnail, a person, a point or a box."""
@@ -251,14 +212,26 @@ class QueryBrowser(w.VBox):
             self.told.value = "<p>Click a person to search, or drag a box.</p>"
             return
         tab, search, model = TABS[self.tabs.selected_index or 0], self._search(), self.model.value
+        # After a mistake no picture of another query may stay.
+        self.told.value, drawn = "", {}
+        try:
+            drawn = self._draw(tab, search, model)
+        finally:
+            self.shown[tab].value = drawn.get(tab, "")
+            if "growth" in drawn:
+                self.shown["growth"].value = drawn["growth"]
+
+    def _draw(self, tab: str, search: Search, model: str) -> dict[str, str]:
+        """The figures of a tab as HTML, by the name of the picture they belong in."""
         name = f"query: {self.query.name}, model {model}, {search}"
         ranking = search.rank(self.query, model)
         self.told.value = search.summary(self.query, ranking, model)
         detections = search.detections
         if tab == "ranking":
-            self.shown["growth"].value = figure_html(*draw.ap_figure(ranking, self.length.value))
+            growth = figure_html(*draw.ap_figure(ranking, self.length.value))
             figure = draw.gallery_figure(ranking, detections(model), self.source.data, query=name)
-        elif tab == "two models":
+            return {tab: figure_html(*figure), "growth": growth}
+        if tab == "two models":
             both = list(dict.fromkeys([model, self.rival.value]))
             rankings = {one: search.rank(self.query, one) for one in both}
             figure = draw.comparison_figure(rankings, {one: detections(one) for one in both}, self.source.data,
@@ -267,4 +240,4 @@ class QueryBrowser(w.VBox):
             figure = inside_of(search, self.query, model, self.place.index)
         else:
             figure = what_if(search, self.query, model, self.factor.value)
-        self.shown[tab].value = figure_html(*figure)
+        return {tab: figure_html(*figure)}

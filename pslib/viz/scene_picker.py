@@ -134,12 +134,12 @@ export default { render };
 _STYLE = """
 .pslib-strip { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 4px; }
 .pslib-item { border: 2px solid #ccc; border-radius: 3px; background: white; color: #111; padding: 1px; cursor: pointer;
-  font: 11px sans-serif; width: 96px; overflow: hidden; }
-.pslib-item img { display: block; width: 100%; height: 58px; object-fit: cover; }
+  font: 11px sans-serif; width: 72px; overflow: hidden; }
+.pslib-item img { display: block; width: 100%; height: 44px; object-fit: cover; }
 .pslib-item span { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .pslib-item.chosen { border-color: #0072B2; background: #E8F2F9; font-weight: bold; }
 .pslib-item:focus-visible, .pslib-scene:focus-visible { outline: 3px solid #D55E00; outline-offset: 1px; }
-.pslib-scene { position: relative; max-width: 100%; cursor: crosshair; touch-action: none; user-select: none; }
+.pslib-scene { position: relative; max-width: calc(100% - 6px); margin: 3px; cursor: crosshair; touch-action: none; user-select: none; }
 .pslib-scene img { display: block; width: 100%; image-rendering: auto; }
 .pslib-scene svg { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
 .pslib-scene rect { fill: none; vector-effect: non-scaling-stroke; stroke-width: 2px; }

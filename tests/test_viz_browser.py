@@ -8,13 +8,15 @@ import torch
 from PIL import Image
 from toy_sets import toy_model, toy_split
 
+from pslib.data.redraw import what_ifs
+from pslib.data.scenes import VIEWS, sample_person, sample_scene
 from pslib.errors import UserError
 from pslib.evaluation.gallery import embed_gallery
 from pslib.viz import browser as draw
 from pslib.viz import browser_widget
 from pslib.viz.browser_input import MAX_PIXELS, box_in_image, data_uri, open_picture
 from pslib.viz.browser_query import Source, people_of, query_in_frame, query_in_picture
-from pslib.viz.browser_search import Search, failure_rows, inside_of
+from pslib.viz.browser_search import FACTORS, Search, failure_rows, inside_of, what_if
 from pslib.viz.browser_widget import browse
 from pslib.viz.figures import figure_html
 from pslib.viz.montage import STYLES, Tile, crop_in_context, sheet
@@ -125,6 +127,20 @@ def test_inside_names_the_place_of_every_maximum(asked):
     assert inside_of(search, query, "first", place=1)[1].startswith("rank 1 (")
     with pytest.raises(UserError, match="there is no rank"):
         inside_of(Search(search.source, search.gallery, "all", 1.0), query, "first", place=3)
+
+
+def test_the_menu_of_changes_holds_every_change_of_a_drawn_person():
+    scene = sample_scene([(1, sample_person(np.random.default_rng(0)))], np.random.default_rng(1))
+    offered = {name for view in VIEWS for name in what_ifs(scene.with_(view=view), 0)}
+    assert offered <= set(FACTORS)
+    assert len(set(FACTORS) - offered) <= 1  # somebody who stands has no other step
+
+
+def test_only_drawn_annotated_people_are_drawn_again(asked):
+    search, query = asked
+    free = query_in_frame(search.source.data, query.frame, (2, 2, 30, 60))
+    with pytest.raises(UserError, match="only an annotated person of a drawn set"):
+        what_if(search, free, "first", FACTORS[0])
 
 
 def test_failures_show_each_person_once(asked):

@@ -109,7 +109,7 @@ def changed_query(search: Search, query: Query, factor: str) -> Query:
     scene = scene_of(data, query.frame)
     changes = what_ifs(scene, placement_of(render(scene), np.array(query.box)))
     if require_choice("change", factor, FACTORS) not in changes:
-        raise UserError(f"{query.name} is {factor} already: choose another change.")
+        raise UserError(f"{query.name} is as she would be after the change {factor!r}: choose another change.")
     drawn = query_with(data, query.frame, query.row, **changes[factor])
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
     return Query(image, drawn.box, query.frame, -1, query.person_id, f"{query.name}, {factor}")

@@ -139,7 +139,8 @@ _STYLE = """
 .pslib-item span { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .pslib-item.chosen { border-color: #0072B2; background: #E8F2F9; font-weight: bold; }
 .pslib-item:focus-visible, .pslib-scene:focus-visible { outline: 3px solid #D55E00; outline-offset: 1px; }
-.pslib-scene { position: relative; max-width: calc(100% - 6px); margin: 3px; cursor: crosshair; touch-action: none; user-select: none; }
+.pslib-scene { position: relative; max-width: calc(100% - 6px); margin: 3px; cursor: crosshair;
+  touch-action: none; user-select: none; }
 .pslib-scene img { display: block; width: 100%; image-rendering: auto; }
 .pslib-scene svg { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
 .pslib-scene rect { fill: none; vector-effect: non-scaling-stroke; stroke-width: 2px; }

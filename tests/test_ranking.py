@@ -11,6 +11,7 @@ from toy_sets import toy_model, toy_split
 from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
 from pslib.data.loading import read_image
 from pslib.errors import UserError
+from pslib.evaluation.benchmark import benchmark_ranking
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
@@ -287,6 +288,11 @@ def test_a_gallery_of_1000_images_is_ranked_in_a_fraction_of_a_second():
     start = time.process_time()
     ranking = rank(world, rng.standard_normal(48), frames=frames, person_id=HER, query_frame=0)
     assert time.process_time() - start < 1.0 and isinstance(ranking, Ranking) and len(ranking) == 6993
+
+
+def test_the_benchmark_says_what_it_measured(capsys):
+    assert 0 < benchmark_ranking(gallery_size=40, repeats=2) < 5
+    assert "gallery of 40 tiny images" in capsys.readouterr().out
 
 
 def test_similarity_of_every_cell_against_a_loop():

@@ -72,7 +72,7 @@ def test_every_what_if_changes_one_factor_of_the_right_person(mini_sets):  # noq
     assert list(offers)[0] == "as drawn" and len(offers) >= 10
     standing = before.scene.with_(person=person)
     standing = replace(standing, placements=tuple(replace(one, stride=0.0) for one in standing.placements))
-    assert set(offers) - set(what_ifs(standing, person)) <= {"a quarter of a stride on"}
+    assert set(offers) - set(what_ifs(standing, person)) <= {"half a step on"}
     for name, changes in offers.items():
         after = query_with(data, frame, row, MINI, **changes)
         same = np.array_equal(before.image, after.image)

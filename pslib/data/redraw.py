@@ -90,13 +90,15 @@ def query_with(data: PersonSearchSet, frame: int, row: int, profile: Profile | N
 def what_ifs(scene: Scene, person: int) -> dict[str, Mapping[str, Any]]:
     """One-factor changes for placement ``person``, by what they are called: arguments of :meth:`Scene.with_`.
 
-    The factors are those whose failures AlignPS shows in its Fig. 10: viewpoint, occlusion, scale, light, place.
+    The factors are those whose failures AlignPS shows in its Fig. 10 (viewpoint, occlusion, scale) and those of the
+    drawn world besides (light, street, step).  A change that would leave her as she is is not offered.
     """
     her: Placement = scene.placements[person]
     views = {"front": "from the front", "back": "from behind", "left": "from the left", "right": "from the right"}
     turned = {f"seen {text}": {"view": view} for view, text in views.items() if view != her.view}
     light = scene.lighting
-    walking = {"a quarter of a stride on": {"phase": (her.phase + 0.25) % 1.0}} if her.stride > 0 else {}
+    # A walking cycle is two steps; who stands still has no legs to move.
+    walking = {"half a step on": {"phase": (her.phase + 0.25) % 1.0}} if her.stride > 0 else {}
     return {
         "as drawn": {},
         **turned,

@@ -83,10 +83,11 @@ def benchmark_evaluator(scale: float = 1.0) -> dict[str, float]:
     return measured
 
 
-def benchmark_ranking(frames: int = 1000, repeats: int = 20) -> float:
-    """Time :func:`rank` for new queries, warm, over ``frames`` tiny images (48-dimensional embeddings, annotations of
+def benchmark_ranking(gallery_size: int = 1000, repeats: int = 20) -> float:
+    """Time :func:`rank` for new queries, warm, over as many tiny images (48-dimensional embeddings, annotations of
     as many people as detections, all with verdicts); prints and returns the slowest of ``repeats`` queries, seconds."""
-    protocol, detections, embeddings = drawn_protocol(repeats, frames - 1, frames, dim=48, per_frame=4.0)
+    frames = gallery_size + 1  # the query's own is not searched
+    protocol, detections, embeddings = drawn_protocol(repeats, gallery_size, frames, dim=48, per_frame=4.0)
     by_frame = np.split(detections.boxes, np.cumsum(np.bincount(detections.frame, minlength=frames))[:-1])
     people = [np.full(len(boxes), repeats, np.int64) for boxes in by_frame]  # nobody's number, but the queries' below
     for query, gallery in zip(protocol.queries, protocol.galleries, strict=True):

@@ -19,11 +19,11 @@ from pslib.evaluation.gallery import GalleryEmbeddings
 from pslib.evaluation.ragged import paired_iou, ranges, segment_argmax
 from pslib.evaluation.search import search
 
-__all__ = ["CAMERAS", "VERDICTS", "Missed", "Ranking", "gallery_names", "gallery_of", "hardest", "rank"]
+__all__ = ["ALL", "CAMERAS", "VERDICTS", "Missed", "Ranking", "gallery_names", "gallery_of", "hardest", "rank"]
 
 VERDICTS = ("right", "wrong", "second box", "not labelled")
 CAMERAS = ("all", "same", "other")
-ALL = "all frames"
+ALL = "all frames"  # the gallery that every set has besides its protocols
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,9 @@ def _missed(one: Appearance, detections: Detections, score_threshold: float) -> 
 def _verdicts(detections: Detections, rows: np.ndarray, right: np.ndarray, frames: Sequence[Frame],
               person_id: int) -> list[str]:  # fmt: skip
     """A word for each ranked detection, by the annotated box that it overlaps best, if it overlaps it enough."""
-    counts = np.array([len(frame.boxes) for frame in frames], np.int64)
+    owner, boxes, people = _annotations(frames)
+    counts = np.bincount(owner, minlength=len(frames))
     starts = np.cumsum(counts) - counts
-    boxes = np.concatenate([frame.boxes.reshape(-1, 4) for frame in frames])
-    people = np.concatenate([frame.person_ids for frame in frames])
     at = detections.frame[rows]
     pairs, place = ranges(starts[at], counts[at]), np.repeat(np.arange(len(rows)), counts[at])
     overlap = paired_iou(detections.boxes[rows[place]], boxes[pairs])
@@ -170,13 +169,17 @@ def _everywhere(
     """All frames but the query's own, or those ``allowed``; a person annotated twice in a frame has her first box."""
     listed = np.arange(len(frames)) if allowed is None else np.asarray(allowed)
     listed = listed[listed != query_frame].astype(np.int32)
-    shown, boxes = [], []
-    for index in listed.tolist():
-        rows = np.flatnonzero(frames[index].person_ids == person_id)
-        if person_id != UNLABELLED and len(rows):
-            shown.append(index)
-            boxes.append(frames[index].boxes[rows[0]])
-    return Gallery(listed, np.array(shown, np.int32), np.array(boxes, np.float32).reshape(-1, 4))
+    at, boxes, people = _annotations(frames)
+    hers = np.flatnonzero((people == person_id) & (people != UNLABELLED) & np.isin(at, listed))
+    shown, first = np.unique(at[hers], return_index=True)
+    return Gallery(listed, shown.astype(np.int32), boxes[hers[first]])
+
+
+def _annotations(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All M annotated boxes of a set: frame (M,), box (M, 4), person id (M,)."""
+    at = np.repeat(np.arange(len(frames)), [len(frame.boxes) for frame in frames])
+    boxes = np.concatenate([np.empty((0, 4), np.float32), *(frame.boxes.reshape(-1, 4) for frame in frames)])
+    return at, boxes, np.concatenate([np.empty(0, np.int64), *(frame.person_ids for frame in frames)])
 
 
 def _under(among: Gallery, frames: Sequence[Frame], query_frame: int, cameras: str) -> Gallery:

@@ -197,6 +197,7 @@ def test_clicks_keys_and_boxes_search(source):
     assert event(widget, kind="point", x=float(x1 + x2) / 2, y=float(y1 + y2) / 2) == ""
     clicked = widget.shown["ranking"].value
     assert f"person {frame.person_ids[0]} in {frame.name}," in clicked and widget.picker.chosen == 0
+    assert widget.picker.alt.endswith(f"; the query is person {frame.person_ids[0]} in {frame.name}")
     assert event(widget, kind="person", index=1) == "" and widget.shown["ranking"].value != clicked
     assert event(widget, kind="box", box=[2, 2, 30, 60]) == "" and widget.picker.drawn == [2, 2, 30, 60]
     widget.tabs.selected_index = 1

@@ -189,6 +189,7 @@ class QueryBrowser(Controls):
         with self.picker.hold_sync():
             self.picker.chosen = same[0] if same else -1
             self.picker.drawn = [] if same else list(query.box)
+            self.picker.alt = f"{self.picker.alt.split('; the query is ')[0]}; the query is {query.name}"
         self._show_tab()
 
     def _filtered(self) -> None:

@@ -122,7 +122,8 @@ function render({ model, el }) {
     draw(); say();
   });
 
-  model.on("change:image change:people change:alt", show);
+  model.on("change:image change:people", show);
+  model.on("change:alt", () => { picture.alt = model.get("alt"); });
   model.on("change:chosen change:drawn", () => { draw(); say(); });
   model.on("change:items change:item", showItems);
   show(); showItems();

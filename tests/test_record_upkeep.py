@@ -73,7 +73,7 @@ def test_every_reason_to_be_of_no_use_is_said(folder, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert all(name in printed for name in found) and "6 records" in printed
     assert len(scan_records(folder)[0]) == 3 and len(scan_records(folder)[1]) == 4
-    assert main(["records"]) == 0 and "4 records cannot be used" in capsys.readouterr().out
+    assert main(["records"]) == 0 and "records that cannot be used: 4;" in capsys.readouterr().out
     assert main(["records", "drop", "--stale"]) == 0
     assert "removed tiny/cuhk-sysu/" in capsys.readouterr().out
     assert len(record_files(folder)) == 1 and len(list(folder.rglob("*.*"))) == 2

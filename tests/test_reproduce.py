@@ -201,7 +201,7 @@ def test_a_record_of_no_use_is_set_aside_named_and_computed_again(here, capsys, 
         path.write_text(json.dumps(json.loads(path.read_text()) | {"record_version": 99}))
     capsys.readouterr()
     assert main(["records"]) == 0
-    assert "1 records cannot be used" in capsys.readouterr().out
+    assert "records that cannot be used: 1;" in capsys.readouterr().out
     assert main(["reproduce", "toy", "--seeds", "1"]) == 0
     said = capsys.readouterr().out
     assert f"Set aside as {path.name}.set-aside" in said and str(path) in said

@@ -76,7 +76,7 @@ def records(options: Namespace) -> None:
     compared = [comparison(finished, name) for name in ("alignps", "alignps-long")]
     parts = [results_table(finished), *compared, failed_runs(readable)]
     if unreadable:
-        parts.append(f"{len(unreadable)} records cannot be used: pslib records stale names them and says why.")
+        parts.append(f"records that cannot be used: {len(unreadable)}; pslib records stale names them and says why.")
     print("\n".join(part for part in parts if part))
 
 

@@ -156,7 +156,7 @@ def test_a_failing_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert load_checkpoint(path, "r")["step"] == 1 and list(tmp_path.iterdir()) == [path]
 
 
-def test_weights_round_trip_within_half_precision(tmp_path):
+def test_weights_round_trip_within_8_bits_a_channel(tmp_path):
     model, path = toy_model(levels=("P3", "P4"), embedding_norm="batch"), tmp_path / "a" / "w.safetensors"
     images, targets = toy_batch()
     model.train()(images, targets)
@@ -168,11 +168,13 @@ def test_weights_round_trip_within_half_precision(tmp_path):
         if name.startswith("memory.queue"):
             assert (loaded.state_dict()[name] == 0).all()
         elif name != "memory.pointer":
-            assert torch.allclose(loaded.state_dict()[name].float(), tensor.float(), rtol=1e-3, atol=1e-6), name
+            # Half a step of 1 in 127 of the channel's largest weight, or 16 bits.
+            step = tensor.abs().amax(dim=(1, 2, 3), keepdim=True) / 254 if tensor.ndim == 4 else 1e-3 * tensor.abs()
+            assert ((loaded.state_dict()[name].float() - tensor.float()).abs() <= 1.001 * step + 1e-6).all(), name
     _, embedded = model.detect_and_embed(images, [target["boxes"] for target in targets])
     _, again = loaded.detect_and_embed(images, [target["boxes"] for target in targets])
     assert all((a * b).sum(1).min() > 0.99 for a, b in zip(embedded, again, strict=True))
-    assert load_weights(path)[1]["run"] == "r" and path.stat().st_size < 3 * sum(p.numel() for p in model.parameters())
+    assert load_weights(path)[1]["run"] == "r" and path.stat().st_size < 2 * sum(p.numel() for p in model.parameters())
 
 
 def test_loading_a_model_fetches_no_weights_to_start_from(tmp_path, monkeypatch):
@@ -208,6 +210,8 @@ def foreign(path: Path, kind: str) -> None:
         header["config"] = json.dumps(config | {"channels": 24})
     elif kind == "missing tensor":
         del tensors["head.scales"]
+    elif kind == "missing scale":
+        del tensors["neck.output.P3.weight.scale-of-8-bits"]
     elif kind == "one tensor more":
         tensors["roi.weight"] = torch.zeros(1)
     elif kind == "warm start":
@@ -218,7 +222,7 @@ def foreign(path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "kind",
     ["no header", "no config", "config is text", "config is a list", "newer switch", "unknown value", "other size",
-     "missing tensor", "one tensor more", "warm start", "truncated", "text", "folder", "absent"],
+     "missing tensor", "missing scale", "one tensor more", "warm start", "truncated", "text", "folder", "absent"],
 )  # fmt: skip
 def test_foreign_weights_are_one_sentence(tmp_path, kind):
     path = tmp_path / "w.safetensors"

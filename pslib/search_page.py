@@ -122,16 +122,16 @@ def search_folder(options: Namespace) -> None:
     ranking = rank(found, embed_box(model, image, box, test_size), frames=frames, query_frame=own,
                    score_threshold=options.min_score)  # fmt: skip
     if not len(ranking):
-        raise UserError(f"nobody was detected in the {ranking.frames} pictures of {options.gallery} with a score of "
-                        f"{options.min_score:g} or more: lower --min-score, or search other pictures.")  # fmt: skip
+        raise UserError(f"nobody was detected in {_count(ranking.frames, 'picture')} of {options.gallery} with a score "
+                        f"of {options.min_score:g} or more: lower --min-score, or search other pictures.")  # fmt: skip
     page = result_page(
         ranking, found.detections, folder, image, box, query_name=options.query.name,
         weights_name=options.weights.name, top=options.top, min_score=options.min_score, own=own,
     )  # fmt: skip
     write_bytes(options.out, page.encode())
     best = frames[found.detections.frame[ranking.detection[0]]].name
-    print(f"searched {ranking.frames} pictures, {len(ranking)} people, {len(folder.skipped)} unreadable files skipped; "
-          f"most similar ({ranking.similarity[0]:.2f}): {best}")  # fmt: skip
+    print(f"searched {_count(ranking.frames, 'picture')}, {_count(len(ranking), 'detection')}, skipped "
+          f"{_count(len(folder.skipped), 'unreadable file')}; most similar ({ranking.similarity[0]:.2f}): {best}")
     print(f"page: {options.out}")
 
 
@@ -148,11 +148,12 @@ def result_page(
     asked = f"The person searched for: box x={box[0]:.0f}, y={box[1]:.0f}, w={box[2] - box[0]:.0f}, " \
             f"h={box[3] - box[1]:.0f} in {query_name}"  # fmt: skip
     empty = ranking.frames - len(np.unique(detections.frame[ranking.detection]))
-    told = [f"Searched {ranking.frames} pictures with {weights_name}: {len(ranking)} people with a detection score of "
-            f"{min_score:g} or more, the {shown} most similar ones below, best first."]  # fmt: skip
-    told += [f"In {empty} pictures nobody was detected."] * bool(empty)
+    told = [f"Searched {_count(ranking.frames, 'picture')} with {weights_name}: {_count(len(ranking), 'detection')} "
+            f"with a score of {min_score:g} or more, the {shown} most similar below, best first."]  # fmt: skip
+    told += [f"In {_count(empty, 'picture')} nobody was detected."] * bool(empty)
     told += [f"{frames[own].name}, the query's own picture, was left out."] * (own >= 0)
-    told += [f"{folder.others} other files in the folder are no pictures."] * bool(folder.others)
+    told += [f"Left alone, being no pictures: {_count(folder.others, 'other file')}."] * bool(folder.others)
+    told += [f"Skipped, listed at the end: {_count(len(folder.skipped), 'unreadable file')}."] * bool(folder.skipped)
     told += ["A high similarity says that two people look alike to the network, not that they are the same person: "
              "nobody labelled these pictures, so no match is marked right or wrong."]  # fmt: skip
     matches = []
@@ -166,7 +167,7 @@ def result_page(
     skipped = ""
     if folder.skipped:
         listed = "".join(f"<li>{html.escape(line)}</li>" for line in folder.skipped)
-        skipped = f"<h2>{len(folder.skipped)} unreadable files were skipped</h2><ul>{listed}</ul>"
+        skipped = f"<h2>Skipped: {_count(len(folder.skipped), 'unreadable file')}</h2><ul>{listed}</ul>"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         # The browser itself keeps the page from fetching anything.
@@ -177,6 +178,10 @@ def result_page(
         + "".join(f"<p>{html.escape(line)}</p>\n" for line in told)
         + f"<h2>Matches</h2><ol>{''.join(matches)}</ol>\n{skipped}</body></html>\n"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _in_context(image: object, box: np.ndarray | list[float]) -> np.ndarray:

@@ -77,10 +77,10 @@ def test_a_page_of_ranked_matches(own, weights, tmp_path, capsys):
     assert command(own, weights, out, top=4, min_score=0) == 0
     said, text = capsys.readouterr().out, out.read_text()
     assert "read: 100 %" in said and "embed own-images: 100 %" in said, "a progress bar while it works"
-    assert "searched 5 pictures" in said and "3 unreadable files skipped" in said and str(out) in said
+    assert "searched 5 pictures" in said and "skipped 3 unreadable files" in said and str(out) in said
     for name in ("broken.jpg", "words.png", "empty.jpeg"):
         assert f"skipped {name}:" in said and name in text
-    assert "notes.txt" not in said and "1 other files in the folder" in text and "hidden" not in text
+    assert "notes.txt" not in said and "Left alone, being no pictures: 1 other file." in text and "hidden" not in text
     page = Page(text)
     assert page.links and all(link.startswith("data:image/jpeg;base64,") for link in page.links), "no network"
     assert not {"script", "link", "iframe"} & set(page.tags) and "default-src 'none'" in text
@@ -156,7 +156,7 @@ def one_sentence(capsys):
     ({"weights": "no-such.safetensors"}, "no-such.safetensors"),
     ({"out": "no-such-folder/result.html"}, "no-such-folder"),
     ({"top": 0}, "--top 0"),
-    ({"min_score": 1.5}, "nobody was detected in the 5 pictures"),
+    ({"min_score": 1.5}, "nobody was detected in 5 pictures"),
 ])
 def test_bad_input_is_one_sentence_and_exit_code_2(own, weights, tmp_path, capsys, changes, sentence):
     assert command(own, weights, tmp_path / "result.html", **changes) == 2
@@ -196,7 +196,7 @@ def test_a_large_picture_in_the_folder_is_skipped_and_counted(own, weights, tmp_
     big_picture(own[0] / "big.png")
     assert command(own, weights, tmp_path / "result.html") == 0
     said = capsys.readouterr().out
-    assert "skipped big.png: has 50 megapixels" in said and "4 unreadable files skipped" in said
+    assert "skipped big.png: has 50 megapixels" in said and "skipped 4 unreadable files" in said
 
 
 def test_pictures_without_anybody_are_counted(own, weights, tmp_path, monkeypatch):

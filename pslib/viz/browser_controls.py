@@ -28,7 +28,7 @@ class Controls(w.VBox):
                                 for text in ("previous", "next"))
         self.choosing = w.HBox([self.set, self.mode, self.number, self.back, self.more])
         self.file = w.Text(description="image file", placeholder="path of a JPEG or PNG", continuous_update=False)
-        self.upload = w.FileUpload(accept="image/*", description="upload (at most 10 MB)",
+        self.upload = w.FileUpload(accept="image/*", description="upload (to 10 MB)",
                                    layout=w.Layout(width="200px"))
         self.own_row = w.HBox([self.file, self.upload])
         self.model = w.Dropdown(description="model", layout=wide)
@@ -49,7 +49,7 @@ class Controls(w.VBox):
         self.rival = w.Dropdown(description="beside", layout=wide)
         self.place = w.Dropdown(options=["the query's frame", *(f"rank {rank}" for rank in range(1, 11))],
                                 description="frame")
-        self.factor = w.Dropdown(options=list(FACTORS), description="change")
+        self.factor = w.Dropdown(options=FACTORS, value=FACTORS[1], description="change")
         self.shown = {name: w.HTML() for name in (*TABS, "growth")}
         for name, picture in self.shown.items():
             picture.add_class("pslib-" + name.replace(" ", "-"))

@@ -27,7 +27,7 @@ from pslib.viz.figures import figure_html
 
 __all__ = ["QueryBrowser", "browse"]
 
-_STRIP = 8  # thumbnails at once
+_STRIP = 7  # thumbnails at once: what a row holds
 
 
 def browse(sources: Mapping[str, Source], *, seed: int = 0, number: int = 0) -> "QueryBrowser":

@@ -177,7 +177,7 @@ def members_figure(
     """
     picture, order = to_array(image), torch.argsort(owner * 2 + is_row.long(), stable=True)
     distance, owner, is_row = distance[order][:, order], owner[order], is_row[order]
-    fig, (left, right) = new_figure(7.8, 3.3, 1, 2, width_ratios=(1.25, 1))
+    fig, (left, right) = new_figure(6.8, 2.9, 1, 2, width_ratios=(1.25, 1))
     left.imshow((picture * 0.6 + 255 * 0.4).astype(np.uint8))
     for person, points in enumerate(cells):
         color, hatch = PEOPLE[person % len(PEOPLE)]

@@ -138,7 +138,7 @@ def inside_figure(image: Any, boxes: np.ndarray, scores: np.ndarray, maps: Mappi
 
 def failures_figure(rows: Sequence[tuple[str, Sequence[Tile]]]) -> tuple[Figure, str]:
     """Difficult queries one below the other, each with what the models put first; rows as :func:`sheet` takes them."""
-    told = [heading + ": " + ", ".join(f"{tile.lines[0]} {tile.verdict}" for tile in tiles[1:])
+    told = [f"{tiles[0].lines[0]}, {heading}: " + ", ".join(f"{tile.lines[0]} {tile.verdict}" for tile in tiles[1:])
             for heading, tiles in rows]
     return sheet(rows, columns=max((len(tiles) for _, tiles in rows), default=1)), "; ".join(told) + "."
 

@@ -44,12 +44,16 @@ def test_odd_corners_are_no_obstacle(odd_sets):  # noqa: F811
     assert jpeg(drawn.image) == data.frames[3].path.read_bytes()
 
 
-def someone(data, tall=40):
-    """A labelled person, clearly seen: frame and row."""
+def someone(data):
+    """A labelled person with nobody before or behind her, and not the first of her scene: frame and row."""
     for number, frame in enumerate(data.frames):
         for row, (box, person) in enumerate(zip(frame.boxes, frame.person_ids, strict=True)):
-            if person >= 0 and tall < box[3] - box[1] and box[3] < 140 and 20 < box[0] < 150:
-                return number, row
+            beside = (frame.boxes[:, 2] < box[0]) | (frame.boxes[:, 0] > box[2])
+            if row and person >= 0 and beside.sum() == len(beside) - 1 and 40 < box[3] - box[1] and box[3] < 140:
+                scene = scene_of(data, number, MINI)
+                if render(scene).visible[row] == 1 and not any(abs(one.x - (box[0] + box[2]) / 2 / scene.size[0]) < 0.2
+                                                       for one in scene.occluders):  # fmt: skip
+                    return number, row
     raise AssertionError("no such person in the drawn set")
 
 

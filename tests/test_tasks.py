@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from pslib.evaluation.gradients import TASKS, gradient_meeting, shared_parts, task_gradients
 from pslib.evaluation.statistics import Interval
 from pslib.models.alignps import STRUCTURES, AlignPS, AlignPSConfig
+from pslib.training.gradients import TASKS, gradient_meeting, shared_parts, task_gradients
 from pslib.training.recipes import LossWeights
 from pslib.viz.tasks import Readout, bars_figure, fading_figure, structure_of, structures_figure
 

@@ -202,10 +202,14 @@ class NotebookPage:
         self.page.locator(".widget-tab .lm-TabBar-tabLabel", has_text=title).first.click()
 
     def type_text(self, description: str, text: str) -> None:
-        """Fill a Text field and press Enter."""
+        """Fill a Text field, press Enter and leave it."""
         field = self._widget(description, "widget-text").locator("input")
-        field.fill(text)
-        field.press("Enter")
+        for _ in range(3):  # a view that is drawn anew, or a focus that is taken away, loses what was typed
+            field.fill(text)
+            field.press("Enter")
+            if field.input_value() == text:
+                break
+        field.blur()
 
     def assert_clean(self) -> None:
         """No console error, no stderr output, no error output."""

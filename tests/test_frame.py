@@ -63,7 +63,7 @@ def test_lock_satisfies_pyproject():
 
 def test_every_import_is_a_declared_dependency():
     distributions = {"sklearn": "scikit-learn", "PIL": "pillow", "IPython": "jupyterlab", "nbformat": "nbclient",
-                     "packaging": "matplotlib"}  # the last three come with the package named
+                     "packaging": "matplotlib", "traitlets": "ipywidgets"}  # the last four come with the package named
     declared = {Requirement(text).name for text in PROJECT["dependencies"]}
     for path in (ROOT / "pslib").rglob("*.py"):
         for module in imported(path):

@@ -171,5 +171,6 @@ def _failure(search: Search, models: Sequence[str], frame: int, row: int) -> tup
         ranking = search.rank(query, model)
         scores.append(f"{model} {ranking.ap:.2f}")
         for tile in draw.ranking_tiles(ranking, search.detections(model), search.source.data, 1):
-            tiles.append(Tile(tile.crop, tile.box, tile.verdict, (f"{model}: {tile.lines[0]}", *tile.lines[1:])))
+            first, similarity = tile.lines[0].split(", ")
+            tiles.append(Tile(tile.crop, tile.box, tile.verdict, (f"{model}: {first}", similarity, *tile.lines[1:])))
     return f"average precision: {', '.join(scores)}", tiles

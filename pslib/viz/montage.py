@@ -25,6 +25,7 @@ _TILE = (128, 150)  # px, height and width of the picture in a tile
 _LINE = 13  # px
 _GAP = 8
 _HEADING = 20
+_LETTER = 7.8  # width of a letter of a heading, a generous mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Tile]]], *, columns: int = 5, wrap:
         chunks = [tiles[at : at + columns] for at in range(0, len(tiles), columns)] if wrap else [tiles]
         parts += [(heading if not number else "", chunk) for number, chunk in enumerate(chunks or [[]])]
     width = max([columns, *(len(tiles) for _, tiles in parts)]) * step_x
+    width = max(width, int(max((len(heading) for heading, _ in parts), default=0) * _LETTER))
     height = sum(_HEADING * bool(heading) + (step_y if tiles else 0) for heading, tiles in parts) or _HEADING
     canvas = np.full((height, width, 3), 255, np.uint8)
     fig = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)

@@ -280,8 +280,8 @@ PROSE = Experiment(
             column=None,
         ),
     ),
-    note="Both hold before any training: C4's cells are twice as large as C3's, so nine of them reach further without an "
-    "offset.  Notebook 06 sets the trained radii beside those of the plain grid.",
+    note="Both hold before any training: C4's cells are twice as large as C3's, so nine of them reach further without "
+    "an offset.  Notebook 06 sets the trained radii beside those of the plain grid.",
     variants=VARIANTS,
 )
 EXTRAS = Experiment(

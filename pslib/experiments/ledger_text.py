@@ -28,6 +28,8 @@ def ledger_text(entries: Sequence[Entry]) -> str:
         experiment = EXPERIMENTS.get(name)
         about = f": {experiment.title} ({experiment.source})" if experiment else ""
         lines += ["", f"{name}{about}"]
+        if experiment and experiment.note:
+            lines += textwrap.wrap(experiment.note, WIDTH, initial_indent="  ", subsequent_indent="  ")
         wide = max(36, *(len(_label(item)) for item in group))
         lines.append(
             f"  {'claim':<{wide}} {'set':<9} {'RECORDED':<20} {'margin':>6} {'seeds':>5} {'REPORTED':>8}  verdict"

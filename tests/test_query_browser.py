@@ -98,6 +98,8 @@ def mistakes(page, folder):
     page.choose("camera", "same")
     page.wait_for_note("does not know its cameras")
     page.choose("camera", "all")
+    # The mistake had emptied the ranking; a callback still under way would take away the next sentence.
+    page.wait_for_picture("ranking", lambda alt: "camera" not in alt)
     page.choose("choose by", "own image")
     page.wait_for_note("no image of your own")
     page.type_text("image file", str(folder / "notes.txt"))

@@ -183,7 +183,7 @@ def _index_dtype(count: int) -> torch.dtype:
 def _in_batch(index: Tensor, cells: int, parts: int, part: Tensor) -> Tensor:
     """Row of each cell ``index`` (B, ...) of one map among the ``parts`` rows of every cell of every map."""
     first = torch.arange(index.shape[0], dtype=part.dtype).view(-1, 1, 1, 1, 1) * (cells * parts)
-    return index * parts + (first + part)
+    return index.to(part.dtype) * parts + (first + part)
 
 
 def _weighted_sum(rows: Tensor, index: Tensor, share: Tensor) -> Tensor:

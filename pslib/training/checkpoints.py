@@ -58,8 +58,7 @@ def load_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
 def save_weights(path: Path, model: AlignPS, note: Mapping[str, str] | None = None) -> None:
     """Write the model with its configuration, about one kilobyte per thousand weights.
 
-    Kernels take 8 bits a weight and a scale per output channel, which moves an embedding by less than its run of
-    training would; everything else takes 16 bits.
+    Kernels take 8 bits a weight and a scale per output channel; everything else takes 16 bits.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict().items():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pslib.errors import require_choice
+from pslib.errors import UserError, require_choice
 from pslib.ops import DeformableConv2d
 
 __all__ = ["LEVELS", "AlignedFeatureAggregation"]
@@ -48,6 +48,10 @@ class AlignedFeatureAggregation(nn.Module):
         super().__init__()
         require_choice("top-down operation", topdown, ("sum", "concat"))
         self.levels = tuple(require_choice("pyramid level", level, LEVELS) for level in levels)
+        if len(in_channels) != len(LEVELS):
+            raise UserError(
+                f"the neck reads C3, C4 and C5, but the backbone has {len(in_channels)} maps: choose tiny or a ResNet."
+            )
         self.concat = topdown == "concat"
         self.lateral = nn.ModuleList(_convolution(lateral, width, channels, 1) for width in in_channels)
         # With concatenation the maps grow on the way down: P5 reads one part, P4 two, P3 three.

@@ -1,0 +1,308 @@
+"""Two-stage person search, as one model with switches: E2E-PS, IAN and JDI-PS (OIM).
+
+*IAN: The Individual Aggregation Network for Person Search*, Sec. III: Faster R-CNN with an identity loss.  The trunk of
+a backbone makes a map of the whole image, a region proposal network marks where people may stand, and a second stage
+looks at each of these regions: who is it, and how must the box move?  What the losses are tells the models apart:
+
+    E2E-PS   identity_loss="rss", center loss with weight 0
+    IAN      identity_loss="rss", center loss with a weight (lambda) of its own
+    JDI-PS   identity_loss="oim", with a classifier of its own for person or not
+
+RSS classifies identities and *background*, so 1 - P(background) is the score of a box.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
+
+from pslib.errors import UserError, require_choice
+from pslib.losses.center import Centers, center_loss
+from pslib.losses.oim import OIMMemory, oim_loss
+from pslib.losses.rss import random_sampling_softmax
+from pslib.models.backbones import build_backbone
+from pslib.models.batching import ImageBatch, batch_images
+from pslib.models.proposals import build_rpn, sample_rois
+from pslib.models.reid_heads import FullyConnected, HeadOutput, LinearHead, average_stage, roi_layer
+
+__all__ = ["TwoStageConfig", "TwoStage"]
+
+
+@dataclass(frozen=True)
+class TwoStageConfig:
+    """Every switch of the model; the defaults are E2E-PS and IAN at the tiny profile."""
+
+    backbone: str = "tiny"
+    backbone_weights: str | None = None  # torchvision's name of a set of weights
+    frozen_backbone: bool = False  # the first layers and batch normalisations constant
+    dropout: float = 0.0  # probability of *dropping* a unit of feat, and of VGG's fc6 and fc7 (the papers' p keeps)
+    feature_relu: bool = False  # a ReLU on feat, as E2E-PS's released network
+    embedding_dim: int = 64  # D
+    fc_width: int = 256  # of VGG's fc6 and fc7; 4096 in VGG16
+    roi_layer: str = "pool"  # or "align"
+    roi_size: int = 7  # cells; 14 in JDI-PS
+    # px, the root of an anchor's area: people of the tiny sets are about 14 px wide and 42 px high
+    anchor_sizes: tuple[float, ...] = (16.0, 24.0, 36.0, 54.0)
+    anchor_ratios: tuple[float, ...] = (2.0, 3.0, 4.0)  # height / width
+    rpn_positive_iou: float = 0.5  # 0.7 in Faster R-CNN, which few anchors of a coarse grid reach for narrow people
+    rpn_negative_iou: float = 0.3
+    rpn_samples: int = 64  # anchors an image in the RPN's losses
+    rpn_positive_fraction: float = 0.5
+    rpn_before_nms: tuple[int, int] = (300, 300)  # proposals in training and at test
+    rpn_after_nms: tuple[int, int] = (100, 60)
+    rpn_nms_threshold: float = 0.7
+    rpn_score_threshold: float = 0.0
+    rois_per_image: int = 32  # in training
+    positive_fraction: float = 0.5
+    positive_iou: float = 0.5  # overlap from which an ROI shows the person, with her identity
+    identity_loss: str = "rss"  # or "oim"
+    rss_samples: int | None = 64  # classes a row; None: the full softmax
+    center_boxes: str = "ground-truth"  # what center loss reads; or "all", all positive ROIs (Table II)
+    center_attach: str = "after"  # the dropout of feat; or "before"
+    center_alpha: float = 0.5  # the centers' learning rate
+    center_start: str = "first"  # a center starts at its first features; or "zeros"
+    center_reduction: str = "mean"  # over the boxes that count; or "sum", as printed
+    queue_size: int = 128  # of OIM
+    oim_momentum: float = 0.5
+    temperature: float = 0.1  # of OIM
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.4
+    detections_per_image: int = 100
+
+    def __post_init__(self) -> None:
+        require_choice("identity loss", self.identity_loss, ("rss", "oim"))
+        require_choice("boxes of center loss", self.center_boxes, ("ground-truth", "all"))
+        require_choice("attachment of center loss", self.center_attach, ("before", "after"))
+        require_choice("reduction", self.center_reduction, ("mean", "sum"))
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout={self.dropout} must lie in [0, 1): it is the probability of dropping a unit.")
+        if not self.anchor_sizes or not self.anchor_ratios or min(*self.anchor_sizes, *self.anchor_ratios) <= 0:
+            raise UserError(
+                f"anchor_sizes={self.anchor_sizes} with anchor_ratios={self.anchor_ratios} make no anchors: give one "
+                "positive number or more for each."
+            )
+        if self.rois_per_image < 1 or self.roi_size < 1:
+            raise UserError(
+                f"rois_per_image={self.rois_per_image} of roi_size={self.roi_size} show nothing: give both at least 1."
+            )
+        for name in ("positive_fraction", "rpn_positive_fraction", "positive_iou", "nms_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} is no share: give a number from 0 to 1.")
+
+
+class TwoStage(nn.Module):
+    """Finds people by proposals and embeds each; follows torchvision's contract for detectors.
+
+    Args:
+        config: the switches.
+        num_identities: I; class I of the classifier is background.
+
+    In training ``model(images, targets)`` returns a dict of scalar losses: rpn_class, rpn_box, box, and rss and center,
+    or person and oim.  ``images`` is a list of (3, H, W) tensors (uint8, or floats in 0..1), a target is
+    ``{"boxes": (N, 4) xyxy px, "labels": (N,) in 0..I-1 or -1}``.  After the optimiser's step the trainer calls
+    :meth:`update_memory`.  In evaluation ``model(images)`` returns one dict an image: ``boxes`` (N, 4) px, ``scores``
+    (N,), ``embeddings`` (N, D), to be compared by ``similarity``.
+
+    A detection's embedding is that of its *proposal*, the box moves on by the regression (IAN, Sec. IV-B: one pass
+    over the candidates).
+    """
+
+    def __init__(self, config: TwoStageConfig, num_identities: int):
+        super().__init__()
+        if num_identities < 1:
+            raise UserError(f"a model of {num_identities} identities has nobody to learn: give at least 1.")
+        self.config, self.num_identities = config, num_identities
+        self.backbone = build_backbone(config.backbone, config.backbone_weights, config.frozen_backbone)
+        level = -1 if self.backbone.last_stage is None else -2  # of the trunk
+        channels, width = self.backbone.channels[level], self.backbone.channels[-1]
+        self.rpn = build_rpn(
+            channels,
+            config.anchor_sizes,
+            config.anchor_ratios,
+            positive_iou=config.rpn_positive_iou,
+            negative_iou=config.rpn_negative_iou,
+            samples=config.rpn_samples,
+            positive_fraction=config.rpn_positive_fraction,
+            before_nms=config.rpn_before_nms,
+            after_nms=config.rpn_after_nms,
+            nms_threshold=config.rpn_nms_threshold,
+            score_threshold=config.rpn_score_threshold,
+        )
+        self.roi_layer = roi_layer(config.roi_layer, config.roi_size, self.backbone.strides[level])
+        self.fully_connected = None
+        if self.backbone.last_stage is None:
+            width = config.fc_width
+            self.fully_connected = FullyConnected(channels, config.roi_size, width, config.dropout)
+            if config.backbone == "vgg16" and config.backbone_weights:
+                vgg = torchvision.models.get_model("vgg16", weights=config.backbone_weights)
+                self.fully_connected.load_classifier(vgg.classifier)
+        self.width = width  # of the vectors that the head reads
+        dim, oim = config.embedding_dim, config.identity_loss == "oim"
+        self.head = LinearHead(width, dim, config.feature_relu, config.dropout, person=oim)
+        if oim:
+            self.memory = OIMMemory(num_identities, config.queue_size, dim, config.oim_momentum)
+        else:
+            self.classifier = nn.Linear(dim, num_identities + 1)
+            nn.init.normal_(self.classifier.weight, std=0.01)
+            nn.init.zeros_(self.classifier.bias)
+            self.centers = Centers(num_identities, dim, config.center_alpha, config.center_start)
+        self.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def similarity(self) -> str:
+        """How embeddings are compared: "euclidean" after RSS, "cosine" after OIM, which has them at unit length."""
+        return "euclidean" if self.config.identity_loss == "rss" else "cosine"
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        batch = batch_images(images, multiple=self.backbone.strides[-1])
+        trunk = self.trunk(batch.tensors)
+        if self.training:
+            return self.losses(batch, trunk, targets)
+        proposals, _ = self.propose(batch, trunk)
+        return self.detect(proposals, self.read(trunk, proposals), batch.sizes)
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the map (B, C, h, w) that both stages read; float32 also under autocast."""
+        return self.backbone.trunk(images).float()
+
+    def propose(
+        self, batch: ImageBatch, trunk: Tensor, targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Proposals (P, 4) px of each image, without gradient, and in training the RPN's two losses."""
+        images = ImageList(batch.tensors, [tuple(size) for size in batch.sizes.tolist()])
+        proposals, losses = self.rpn(images, {"trunk": trunk}, targets)
+        names = {"rpn_class": "loss_objectness", "rpn_box": "loss_rpn_box_reg"}
+        return proposals, {name: losses[theirs] for name, theirs in names.items() if theirs in losses}
+
+    def read(self, trunk: Tensor, boxes: Sequence[Tensor]) -> HeadOutput:
+        """The second stage on the ``boxes`` (R_i, 4) px of each image: R rows, image by image."""
+        return self.read_rois(self.roi_layer(trunk, list(boxes)))
+
+    def read_rois(self, rois: Tensor) -> HeadOutput:
+        """The second stage on what was cut out of the map, (R, C, roi_size, roi_size)."""
+        if len(rois) == 0:  # which batch normalisation could not bear
+            return self.head(rois.new_zeros(0, self.width))
+        if self.fully_connected is not None:
+            return self.head(self.fully_connected(rois))
+        return self.head(average_stage(self.backbone.last_stage, rois))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (R, I + 1) of feat (R, D), background last; float32 also under autocast."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.classifier(features.float())
+
+    def losses(self, batch: ImageBatch, trunk: Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """All terms of Eq. 2, unweighted."""
+        config, background = self.config, self.num_identities
+        proposals, losses = self.propose(batch, trunk, targets)
+        samples = [
+            sample_rois(
+                found,
+                target["boxes"].to(found.dtype),
+                target["labels"],
+                background,
+                config.rois_per_image,
+                config.positive_fraction,
+                config.positive_iou,
+            )
+            for found, target in zip(proposals, targets, strict=True)
+        ]
+        output = self.read(trunk, [sample.boxes for sample in samples])
+        boxes, matched = (torch.cat([getattr(s, name) for s in samples]) for name in ("boxes", "matched"))  # (R, 4)
+        labels, truth = (torch.cat([getattr(s, name) for s in samples]) for name in ("labels", "truth"))  # (R,)
+        person = labels != background
+        wanted = self.box_coder.encode_single(matched[person], boxes[person])
+        box = F.smooth_l1_loss(output.deltas[person].float(), wanted, beta=1 / 9, reduction="sum")
+        losses["box"] = box / max(1, len(labels))  # as Fast R-CNN: background counts in the mean
+        if config.identity_loss == "oim":
+            return losses | self._oim_losses(output, labels, person)
+        losses["rss"], _ = random_sampling_softmax(self.classify(output.dropped), labels, config.rss_samples)
+        rows = truth if config.center_boxes == "ground-truth" else person
+        features = (output.features if config.center_attach == "before" else output.dropped)[rows]
+        losses["center"] = center_loss(
+            features, labels[rows], self.centers.centers, self.centers.seen, config.center_reduction
+        )
+        self._pending = (features.detach(), labels[rows])
+        return losses
+
+    def _oim_losses(self, output: HeadOutput, labels: Tensor, person: Tensor) -> dict[str, Tensor]:
+        people = F.normalize(output.dropped[person].float())
+        oim, _ = oim_loss(people, labels[person], self.memory, self.config.temperature, focal_gamma=0.0)
+        self._pending = (people.detach(), labels[person])
+        # A sum, since the mean of no rows is undefined.
+        found = F.cross_entropy(output.person_logits.float(), person.long(), reduction="sum")
+        return {"person": found / max(1, len(labels)), "oim": oim}
+
+    def crop_losses(self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Step 1 of the schedule (IAN, Sec. IV-A): name whom a crop shows, or background; {"rss": scalar}.
+
+        ``images`` are B crops (3, h, w) of one size, a target is ``{"labels": (1,) in 0..I}``.  The trunk's map of the
+        whole crop is max-pooled to the size of an ROI: for crops of 224 px and stride 16 the paper's 2x2 pooling.  The
+        softmax is full.
+        """
+        if self.config.identity_loss != "rss":
+            raise UserError("only identity_loss='rss' has a classifier of crops: set it, or leave this step out.")
+        trunk = self.trunk(batch_images(images, multiple=self.backbone.strides[-1]).tensors)
+        output = self.read_rois(F.adaptive_max_pool2d(trunk, self.config.roi_size))
+        labels = torch.cat([target["labels"] for target in targets])  # (B,)
+        loss, _ = random_sampling_softmax(self.classify(output.dropped), labels, samples=None)
+        return {"rss": loss}
+
+    @torch.no_grad()
+    def update_memory(self) -> None:
+        """Move the centers, or OIM's table and queue, by the last batch; called after the optimiser's step."""
+        if self._pending is not None:
+            memory = self.centers if self.config.identity_loss == "rss" else self.memory
+            memory.update(*self._pending)
+            self._pending = None
+
+    def scores(self, output: HeadOutput) -> Tensor:
+        """How surely each region shows a person, (R,) in 0..1: 1 - P(background), or the person classifier's word."""
+        if output.person_logits is not None:
+            return output.person_logits.float().softmax(dim=1)[:, 1]
+        # Without the cancellation of 1 - exp where background is nearly sure.
+        return -torch.expm1(self.classify(output.features).log_softmax(dim=1)[:, self.num_identities])
+
+    def embed(self, output: HeadOutput) -> Tensor:
+        """Embeddings (R, D) as they are compared: feat itself for Euclidean, of unit length for cosine."""
+        features = output.features.float()
+        return features if self.similarity == "euclidean" else F.normalize(features)
+
+    def detect(self, proposals: Sequence[Tensor], output: HeadOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
+        """Boxes, scores and embeddings of each image after thresholding and non-maximum suppression."""
+        counts = [len(found) for found in proposals]
+        moved = self.box_coder.decode_single(output.deltas.float(), torch.cat(list(proposals))).split(counts)
+        results = []
+        for size, boxes, scores, embeddings in zip(
+            sizes.tolist(), moved, self.scores(output).split(counts), self.embed(output).split(counts), strict=True
+        ):
+            boxes = clip_boxes_to_image(boxes, tuple(size))
+            keep = remove_small_boxes(boxes, min_size=1e-2)
+            keep = keep[scores[keep] > self.config.score_threshold]
+            keep = keep[nms(boxes[keep], scores[keep], self.config.nms_threshold)[: self.config.detections_per_image]]
+            results.append({"boxes": boxes[keep], "scores": scores[keep], "embeddings": embeddings[keep]})
+        return results
+
+    def detect_and_embed(
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor]
+    ) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
+        """One pass for both: the detections of each image, and embeddings (N, D) of its given ``boxes`` (N, 4) px.
+
+        A given box (ground truth, a query) takes the place of a proposal and stays where it is (IAN, Sec. IV-B).
+        """
+        batch = batch_images(images, multiple=self.backbone.strides[-1])
+        trunk = self.trunk(batch.tensors)
+        proposals, _ = self.propose(batch, trunk)
+        detected = self.detect(proposals, self.read(trunk, proposals), batch.sizes)
+        given = [people.to(trunk) for people in boxes]
+        embedded = self.embed(self.read(trunk, given)).split([len(people) for people in given])
+        return detected, list(embedded)

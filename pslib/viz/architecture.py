@@ -17,7 +17,7 @@ from pslib.models.batching import batch_images
 from pslib.ops import DeformableConv2d
 from pslib.viz.figures import new_figure
 
-__all__ = ["architecture_figure", "watched_shapes"]
+__all__ = ["DETECTION", "REID", "SHARED", "architecture_figure", "draw_arrow", "draw_block", "watched_shapes"]
 
 # Fill of each part; the words in the boxes say the same, so colour is not needed to read the picture.
 SHARED, DETECTION, REID = "#E3E8EE", "#D3E9F7", "#FBE3C2"
@@ -80,21 +80,21 @@ def architecture_figure(model: AlignPS, size: tuple[int, int] = (144, 224), titl
     ax.set(xlim=(0, 100), ylim=(0, 50))
     ax.axis("off")
     rows = {"3": 6.0, "4": 20.5, "5": 35.0}
-    _block(ax, 0, 4.0, 10, 13, "image", shapes["image"], SHARED)
-    _arrow(ax, (10, 10.5), (14, 10.5))
+    draw_block(ax, 0, 4.0, 10, 13, "image", shapes["image"], SHARED)
+    draw_arrow(ax, (10, 10.5), (14, 10.5))
     ax.text(0, 0.5, f"channels x height x width; in the head as on {config.levels[0]}", fontsize=7.5, color="#333333")
     ax.text(20.5, 48, "backbone", fontsize=9, ha="center", weight="bold")
     ax.text(42, 48, f"neck ({_neck_words(config)})", fontsize=9, ha="center", weight="bold")
     for number, y in rows.items():
-        _block(ax, 14, y, 13, 9, f"C{number}, stride {model.backbone.strides[int(number) - 3]}",
+        draw_block(ax, 14, y, 13, 9, f"C{number}, stride {model.backbone.strides[int(number) - 3]}",
                shapes[f"C{number}"], SHARED)  # fmt: skip
         used = f"P{number}" in config.levels
-        _block(ax, 36, y, 13, 9, f"P{number}" if used else f"(P{number} not read)",
+        draw_block(ax, 36, y, 13, 9, f"P{number}" if used else f"(P{number} not read)",
                shapes.get(f"P{number}"), SHARED if used else "white")  # fmt: skip
-        _arrow(ax, (27, y + 4.5), (36, y + 4.5), _convolution(model.neck.lateral[int(number) - 3]))
+        draw_arrow(ax, (27, y + 4.5), (36, y + 4.5), _convolution(model.neck.lateral[int(number) - 3]))
         if number != "3":
-            _arrow(ax, (20.5, y - 5.5), (20.5, y))
-            _arrow(ax, (42.5, y), (42.5, y - 5.5), config.topdown, beside=True)
+            draw_arrow(ax, (20.5, y - 5.5), (20.5, y))
+            draw_arrow(ax, (42.5, y), (42.5, y - 5.5), config.topdown, beside=True)
     _draw_head(ax, model, shapes, rows)
     if title:
         fig.suptitle(title, fontsize=10)
@@ -111,28 +111,28 @@ def _draw_head(ax: Axes, model: AlignPS, shapes: dict[str, tuple[int, ...]], row
     words = f"{config.head_depth} x (3x3 conv, GN, ReLU)"
     for name, tower in (("class", head.class_tower), ("box", head.box_tower)):
         label = f"{name} tower\n{words}" if len(tower) else f"{name} tower"
-        _block(ax, 58, tops[name], 19, 10, label, shapes["tower"], DETECTION)
+        draw_block(ax, 58, tops[name], 19, 10, label, shapes["tower"], DETECTION)
     outputs = {
         "person or not": ("person", 36.5, "class"),
         "l, t, r, b": ("ltrb", 25.0, "box"),
         "centerness": ("centerness", 16.0, "box"),
     }
     for label, (key, y, source) in outputs.items():
-        _block(ax, 85, y, 15, 7, label, shapes[key], DETECTION)
-        _arrow(ax, (77, tops[source] + 5), (85, y + 3.5))
+        draw_block(ax, 85, y, 15, 7, label, shapes[key], DETECTION)
+        draw_arrow(ax, (77, tops[source] + 5), (85, y + 3.5))
     if config.structure == "parallel":
-        _block(ax, 58, tops["reid"], 19, 10, f"re-id tower\n{words}", shapes["reid tower"], REID)
-        _arrow(ax, (77, 7), (85, 7))
-    _block(ax, 85, 2.5, 15, 9, "embedding", shapes["embedding"], REID)
+        draw_block(ax, 58, tops["reid"], 19, 10, f"re-id tower\n{words}", shapes["reid tower"], REID)
+        draw_arrow(ax, (77, 7), (85, 7))
+    draw_block(ax, 85, 2.5, 15, 9, "embedding", shapes["embedding"], REID)
     for level in config.levels:
         y = rows[level[1]] + 4.5
         for name, top in tops.items():
             if name != "reid" or config.structure == "parallel":
-                _arrow(ax, (49, y), (58, top + 5))
+                draw_arrow(ax, (49, y), (58, top + 5))
     if reid_first:
-        _arrow(ax, (49, 8), (85, 7), "the map itself, spatial mean subtracted")
+        draw_arrow(ax, (49, 8), (85, 7), "the map itself, spatial mean subtracted")
     elif config.structure != "parallel":
-        _arrow(ax, (67.5, tops[config.structure]), (85, 7))
+        draw_arrow(ax, (67.5, tops[config.structure]), (85, 7))
 
 
 def _neck_words(config) -> str:
@@ -146,7 +146,7 @@ def _convolution(layer: nn.Module) -> str:
     return f"{layer.kernel_size[0]}x{layer.kernel_size[1]} conv"
 
 
-def _block(ax: Axes, x: float, y: float, width: float, height: float, name: str, shape, color: str) -> None:
+def draw_block(ax: Axes, x: float, y: float, width: float, height: float, name: str, shape, color: str) -> None:
     """A box with a name and, below it, channels x height x width."""
     edge, style = ("#333333", "solid") if shape else ("#999999", "dashed")
     ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.8", facecolor=color,
@@ -156,7 +156,7 @@ def _block(ax: Axes, x: float, y: float, width: float, height: float, name: str,
             color="black" if shape else "#777777")  # fmt: skip
 
 
-def _arrow(ax: Axes, start: Sequence[float], end: Sequence[float], text: str = "", beside: bool = False) -> None:
+def draw_arrow(ax: Axes, start: Sequence[float], end: Sequence[float], text: str = "", beside: bool = False) -> None:
     ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#555555", "lw": 0.9})
     if text:
         x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2

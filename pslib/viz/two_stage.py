@@ -1,0 +1,190 @@
+"""Two-stage search in pictures: anchors and their labels, objectness, ROI pooling, the model by its own shapes.
+
+The drawings of notebook 08; IAN's Figs. 1 and 3 are among them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from pslib.viz.figures import PALETTE, draw_boxes, image_grid, new_figure, to_array
+
+__all__ = ["LABELS", "anchors_figure", "objectness_figure", "ranked_frames_figure", "roi_figure", "rss_figure"]
+
+# What an anchor's label is drawn as: (colour, mark, word).
+LABELS = {
+    1: (PALETTE["green"], "o", "person"),
+    0: (PALETTE["vermillion"], "x", "background"),
+    -1: ("#444444", "+", "ignored"),
+}
+EXACT, ROUNDED = (PALETTE["black"], "solid"), (PALETTE["vermillion"], "dashed")
+
+
+def ranked_frames_figure(
+    query: Any, box: Sequence[float], ranked: Sequence[tuple[Any, Sequence[float], bool, str]], columns: int = 3
+) -> Figure:
+    """IAN Fig. 1: the query's whole frame with her ``box`` (4,), then ranked whole frames with the box that was found.
+
+    ``ranked`` holds (frame, box (4,), whether it is she, words below the rank) in order; boxes are xyxy px.
+    """
+    titles = ["query", *(f"rank {place}{words}" for place, (*_, words) in enumerate(ranked, start=1))]
+    right = [None, *(is_right for _, _, is_right, _ in ranked)]
+    fig = image_grid([query, *(frame for frame, *_ in ranked)], titles, right=right, columns=columns)
+    for ax, drawn, verdict in zip(fig.axes, [box, *(one[1] for one in ranked)], right, strict=False):
+        draw_boxes(ax, [drawn], color=PALETTE["black"], right=None if verdict is None else [verdict], linewidth=2.2)
+    return fig
+
+
+def anchors_figure(
+    image: Any, anchors: Tensor, labels: Tensor, truth: Tensor, cell: tuple[int, int], stride: int
+) -> Figure:
+    """Left: the anchors of one ``cell`` (row, column).  Right: the anchors called a person, and every cell's label.
+
+    ``anchors`` (H, W, A, 4) xyxy px, ``labels`` (H, W, A) with the keys of :data:`LABELS`, ``truth`` (N, 4).  A cell's
+    mark is that of the best of its anchors: a person before an ignored one before background.
+    """
+    picture = to_array(image)
+    pale = (picture * 0.55 + 255 * 0.45).astype(np.uint8)
+    height, width = picture.shape[:2]
+    fig, (left, right) = new_figure(9.0, 9.0 / 2 * height / width + 0.45, 1, 2)
+    rows, columns = labels.shape[:2]
+    y, x = np.mgrid[:rows, :columns] * stride
+    left.imshow(pale)
+    left.plot(x.ravel(), y.ravel(), ".", color="#444444", ms=1.6)
+    for one, (color, line) in zip(
+        anchors[cell], ((PALETTE["blue"], "-"), (PALETTE["purple"], "--"), (PALETTE["orange"], ":")), strict=False
+    ):
+        draw_boxes(left, one[None], color=color, linestyle=line, linewidth=2.2)
+    left.plot(cell[1] * stride, cell[0] * stride, "o", color="black", ms=4)
+    left.set_title(f"a dot a cell, every {stride} px; the {anchors.shape[2]} anchors of one cell", fontsize=9)
+    right.imshow(pale)
+    rank = {0: 0, -1: 1, 1: 2}
+    best = np.vectorize(rank.get)(labels.numpy()).max(axis=2)  # (H, W)
+    for value, (color, mark, word) in LABELS.items():
+        chosen = best == rank[value]
+        right.plot(x[chosen], y[chosen], mark, color=color, ms={1: 5, 0: 2.0, -1: 4}[value], mew=0.6,
+                   label=f"{word}: {int((labels == value).sum())} anchors", zorder=4 if value == 1 else 2)  # fmt: skip
+    draw_boxes(right, anchors[labels == 1], color=LABELS[1][0], linewidth=0.9)
+    draw_boxes(right, truth, color="black", linewidth=2)
+    right.set_title("labels of the anchors (thin: called a person; thick: true boxes)", fontsize=9)
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8, frameon=False)
+    for ax in (left, right):
+        ax.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    return fig
+
+
+def objectness_figure(
+    image: Any, maps: Mapping[str, np.ndarray], stride: int, truth: Tensor, proposals: Tensor
+) -> Figure:
+    """One panel for each of ``maps`` (h, w) in 0..1 over the picture, and a last one with the best proposals (K, 4)."""
+    picture = to_array(image)
+    height, width = picture.shape[:2]
+    panels = len(maps) + 1
+    fig, axes = new_figure(9.0, 9.0 / panels * height / width + 0.7, 1, panels)
+    covered = (-stride / 2 - 0.5, (next(iter(maps.values())).shape[1] - 0.5) * stride - 0.5)
+    for ax, (title, values) in zip(axes, maps.items(), strict=False):
+        bottom = (values.shape[0] - 0.5) * stride - 0.5
+        ax.imshow(picture, alpha=0.4)
+        drawn = ax.imshow(values, extent=(*covered, bottom, -stride / 2 - 0.5), cmap="cividis", vmin=0, vmax=1,
+                          alpha=0.75, interpolation="nearest")  # fmt: skip
+        draw_boxes(ax, truth, color="white", linewidth=1.4)
+        ax.set_title(title, fontsize=9)
+    fig.colorbar(drawn, ax=list(axes[: len(maps)]), shrink=0.75, ticks=(0, 0.5, 1), location="bottom", aspect=40)
+    axes[-1].imshow(picture)
+    draw_boxes(axes[-1], truth, color="black", linewidth=2)
+    draw_boxes(axes[-1], proposals, color=PALETTE["blue"], linestyle="dashed", linewidth=1.6)
+    axes[-1].set_title(f"dashed: the {len(proposals)} best after NMS", fontsize=9)
+    for ax in axes:
+        ax.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    return fig
+
+
+def roi_figure(values: Tensor, roi: Sequence[float], size: int, shifts: Sequence[float], answers: Any) -> Figure:
+    """What ROI pooling and RoIAlign read of one map, and what they answer when the box moves.
+
+    Args:
+        values: the map (h, w), written into its cells.
+        roi: the box xyxy in cells; cell (row i, column j) is the square around (j, i).
+        size: bins a side.
+        shifts: how far the box was moved to the right, in cells, (S,).
+        answers: name -> (S,) values of the upper left bin after each shift.
+    """
+    fig, axes = new_figure(9.0, 3.0, 1, 3, width_ratios=(1, 1, 1.15))
+    x1, y1, x2, y2 = (float(side) for side in roi)
+    left, top, right, bottom = (int(np.floor(side + 0.5)) for side in (x1, y1, x2, y2))
+    for ax in axes[:2]:
+        ax.imshow(values.numpy(), cmap="cividis", alpha=0.45)
+        for (row, column), value in np.ndenumerate(values.numpy()):
+            ax.text(column, row, f"{value:.0f}", fontsize=7, ha="center", va="center")
+        ax.set(xticks=[], yticks=[])
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=EXACT[0], lw=2))
+    axes[0].set_title("ROI pooling: rounded to whole cells,\nthe largest value of each bin", fontsize=9)
+    axes[1].set_title(f"RoIAlign: nothing rounded,\npoints between cells, {size} x {size} bins", fontsize=9)
+    _rounded_bins(axes[0], (left, top, max(right - left + 1, 1), max(bottom - top + 1, 1)), size)
+    step = np.array([(x2 - x1) / size, (y2 - y1) / size])
+    for k in range(1, size):
+        axes[1].plot([x1 + k * step[0]] * 2, [y1, y2], color="black", lw=1)
+        axes[1].plot([x1, x2], [y1 + k * step[1]] * 2, color="black", lw=1)
+    places = (np.arange(2 * size) + 0.5) / 2
+    px, py = np.meshgrid(x1 + places * step[0], y1 + places * step[1])
+    axes[1].plot(px.ravel(), py.ravel(), ".", color=PALETTE["blue"], ms=5)
+    styles = ((*ROUNDED, "ROI pooling"), (PALETTE["blue"], "solid", "RoIAlign"))
+    for (name, values_of), (color, line, _) in zip(answers.items(), styles, strict=True):
+        axes[2].plot(shifts, values_of, color=color, ls=line, lw=1.8, label=name)
+    axes[2].set_xlabel("box moved to the right, in cells", fontsize=8.5)
+    axes[2].set_ylabel("upper left bin", fontsize=8.5)
+    axes[2].tick_params(labelsize=8)
+    axes[2].spines[["top", "right"]].set_visible(False)
+    axes[2].legend(fontsize=8, frameon=False)
+    axes[2].set_title("the answer while the box moves", fontsize=9)
+    return fig
+
+
+def _rounded_bins(ax: Axes, place: tuple[int, int, int, int], size: int) -> None:
+    """The cells that each bin of ROI pooling takes, framed; bins share a cell where the sides do not divide."""
+    left, top, wide, high = place
+    for row in range(size):
+        for column in range(size):
+            x1, x2 = int(np.floor(column * wide / size)), int(np.ceil((column + 1) * wide / size))
+            y1, y2 = int(np.floor(row * high / size)), int(np.ceil((row + 1) * high / size))
+            inset = 0.06 + 0.05 * ((row + column) % 2)  # neighbours that share cells stay visible
+            ax.add_patch(Rectangle((left + x1 - 0.5 + inset, top + y1 - 0.5 + inset), x2 - x1 - 2 * inset,
+                                   y2 - y1 - 2 * inset, fill=False, edgecolor=ROUNDED[0], ls=ROUNDED[1],
+                                   lw=1.5))  # fmt: skip
+
+
+def rss_figure(chosen: Any, own: Sequence[int], pushes: Mapping[str, Any]) -> Figure:
+    """Left: which classes each row's softmax holds.  Right: the push on every rival class, full and sampled.
+
+    ``chosen`` (N, C) bool, the last column is background; ``own`` (N,) true classes; ``pushes`` name -> (C,) the
+    gradient on the logits of one row.
+    """
+    chosen = np.asarray(chosen)
+    rows, classes = chosen.shape
+    fig, (left, right) = new_figure(9.0, 2.7, 1, 2, width_ratios=(1.25, 1))
+    grid = np.where(chosen, 0.75, 1.0)
+    left.imshow(grid, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    left.plot(own, range(rows), "o", color=PALETTE["green"], ms=6, label="own class")
+    left.plot([classes - 1] * rows, range(rows), "s", color=PALETTE["blue"], ms=5, label="background")
+    drawn = [(c, r) for r in range(rows) for c in np.flatnonzero(chosen[r]) if c not in (own[r], classes - 1)]
+    left.plot(*np.array(drawn).T, "x", color=PALETTE["vermillion"], ms=5, mew=1.6, label="drawn at random")
+    left.set_xlabel(f"{classes} classes", fontsize=8.5)
+    left.set_yticks(range(rows), [f"row {r}" for r in range(rows)], fontsize=7.5)
+    left.set_xticks([])
+    left.legend(fontsize=7.5, ncols=3, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    styles = ((PALETTE["black"], "-"), (PALETTE["vermillion"], "--"), (PALETTE["blue"], ":"))
+    order = np.argsort(-np.asarray(next(iter(pushes.values()))))
+    for (name, push), (color, line) in zip(pushes.items(), styles, strict=False):
+        right.plot(np.asarray(push)[order], color=color, ls=line, lw=1.8, label=name)
+    right.set_yscale("log")
+    right.set_xlabel("rivals, the strongest first", fontsize=8.5)
+    right.set_ylabel("push away (gradient)", fontsize=8.5)
+    right.tick_params(labelsize=8)
+    right.spines[["top", "right"]].set_visible(False)
+    right.legend(fontsize=7.5, frameon=False)
+    return fig

@@ -21,6 +21,9 @@ def test_split_is_fixed_and_holds_every_digit():
 
 
 def test_run_has_every_moment(short):
+    assert short.activations.shape == (500, 64)
+    shown = short.features[-1] - short.activations @ short.feature_weights[-1].T  # the bias alone is left
+    np.testing.assert_allclose(shown, np.broadcast_to(shown[0], shown.shape), atol=1e-4)
     assert short.features.shape == (3, 500, 3) and short.train_features.shape == (3, 1297, 3)
     assert short.labels.shape == (500,) and short.train_labels.shape == (1297,)
     assert short.centers.shape == (3, 10, 3) and short.accuracy.shape == (3,)
@@ -99,6 +102,32 @@ def test_within_between_by_hand_and_under_shrinking():
         within_between(features, np.zeros(4))
     with pytest.raises(UserError, match=r"\(3,\)"):
         within_between(features, np.zeros(3))
+
+
+def test_retrieval_is_scikit_learns_average_precision():
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    features, labels = rng.integers(0, 3, (40, 3)).astype(float), rng.integers(0, 4, 40)  # many ties
+    precisions = []
+    for query in range(40):
+        rest = np.arange(40) != query
+        distances = np.square(features[rest] - features[query]).sum(axis=1)
+        precisions.append(average_precision_score(labels[rest] == labels[query], -distances))
+    assert retrieval_map(features, labels) == pytest.approx(100 * np.mean(precisions))
+
+
+def test_expected_cost_of_dropping_trains_alike_without_its_noise():
+    options = dict(dropout=0.5, feature_dim=8, where="feature", epochs=6)
+    norms = {side: train_digits(0.3, attach=side, **options).norms[-1] for side in ("before", "after", "expected")}
+    assert norms["expected"] == pytest.approx(norms["after"], rel=0.15)
+    assert norms["before"] > 1.4 * norms["after"]
+
+
+def test_center_loss_counts_from_its_epoch_on():
+    late, never = train_digits(1.0, epochs=3, center_from=2), train_digits(0.0, epochs=3)
+    np.testing.assert_array_equal(late.features[:3], never.features[:3])
+    assert not np.array_equal(late.features[3], never.features[3])
 
 
 def test_retrieval_by_hand():

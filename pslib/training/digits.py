@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pslib.errors import NotFiniteError, UserError, require_choice
+from pslib.evaluation.average_precision import average_precision
 from pslib.losses.center import Centers, center_loss
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 DROPOUT_LAYERS = ("hidden", "feature")
+ATTACHED = ("after", "before", "expected")
 HELD_OUT = 500  # of the 1,797 images
 CLASSES = 10
 RATE, MOMENTUM = 0.05, 0.9
@@ -110,6 +112,7 @@ class DigitsRun:
     """
 
     features: np.ndarray  # (E, N, D) of the held-out images
+    activations: np.ndarray  # (N, H) of the hidden layer, held-out images, after the last epoch
     labels: np.ndarray  # (N,)
     train_features: np.ndarray  # (E, M, D)
     train_labels: np.ndarray  # (M,)
@@ -140,17 +143,20 @@ def train_digits(
     alpha: float = 0.5,
     reduction: str = "mean",
     start: str = "first",
+    center_from: int = 0,
     batch_size: int = 64,
 ) -> DigitsRun:
     """Train a :class:`DigitsNet` with softmax + ``lam`` x center loss; the same seed gives the same numbers.
 
-    ``attach`` is the side of the feature's dropout that center loss reads: "after" (the dropped feature) or "before".
-    With dropout on the hidden layer a feature is random on either side.  ``alpha`` and ``start`` are those of
-    :class:`pslib.losses.center.Centers`, ``reduction`` that of :func:`pslib.losses.center.center_loss`.
+    ``attach`` is the side of the feature's dropout that center loss reads: "after" (the dropped feature) or "before";
+    "expected" reads before and adds what dropping would cost on average, dropout / (1 - dropout) x ||feature||^2 / 2.
+    With dropout on the hidden layer a feature is random on either side.  Center loss counts from epoch
+    ``center_from`` on (fine-tuning, Sec. IV-A); the centers follow from the first.  ``alpha`` and ``start`` are those
+    of :class:`pslib.losses.center.Centers`, ``reduction`` that of :func:`pslib.losses.center.center_loss`.
 
     Raises UserError for values out of range, NotFiniteError if the training diverges.
     """
-    require_choice("side of the dropout", attach, ("after", "before"))
+    require_choice("side of the dropout", attach, ATTACHED)
     if not (math.isfinite(lam) and lam >= 0):
         raise UserError(f"lam={lam} must be a finite number, 0 or more: the weight of center loss.")
     if epochs < 1 or batch_size < 1:
@@ -163,7 +169,8 @@ def train_digits(
         optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM)
         moments = [_look(net, centers, digits)]
         losses = []
-        for _ in range(epochs):
+        dropped = net.drop_feature.p / (1 - net.drop_feature.p) if attach == "expected" else 0.0
+        for epoch in range(epochs):
             net.train()
             parts = []
             for batch in torch.randperm(len(digits.labels)).split(batch_size):
@@ -172,8 +179,9 @@ def train_digits(
                 read = after if attach == "after" else before
                 softmax = F.cross_entropy(net.classifier(after), labels)
                 center = center_loss(read, labels, centers.centers, centers.seen, reduction)
+                center = center + dropped * _half_squares(before, reduction)
                 optimizer.zero_grad()
-                (softmax + lam * center).backward()
+                (softmax + lam * center if epoch >= center_from else softmax).backward()
                 optimizer.step()
                 centers.update(read.detach(), labels)
                 parts.append(torch.stack([softmax.detach(), center.detach()]))
@@ -182,10 +190,22 @@ def train_digits(
                 raise NotFiniteError(f"training diverged at lam={lam}, reduction={reduction!r}: choose a smaller lam.")
             moments.append(_look(net, centers, digits))
     softmax, center = torch.stack(losses).T.numpy()
+    with torch.no_grad():
+        activations = net.activations(digits.held_out_pixels).numpy()
+    series = {name: np.stack([moment[name] for moment in moments]) for name in moments[0]}
     return DigitsRun(
-        labels=digits.held_out_labels.numpy(), train_labels=digits.labels.numpy(), softmax_loss=softmax,
-        center_loss=center, **{name: np.stack([moment[name] for moment in moments]) for name in moments[0]},
-    )  # fmt: skip
+        labels=digits.held_out_labels.numpy(),
+        train_labels=digits.labels.numpy(),
+        activations=activations,
+        softmax_loss=softmax,
+        center_loss=center,
+        **series,
+    )
+
+
+def _half_squares(features: Tensor, reduction: str) -> Tensor:
+    """Half the squared lengths of features (N, D), summed or averaged over the rows as center loss is."""
+    return features.square().sum() / 2 / (len(features) if reduction == "mean" else 1)
 
 
 @torch.no_grad()
@@ -229,13 +249,11 @@ def within_between(features: np.ndarray, labels: np.ndarray) -> float:
 def retrieval_map(features: np.ndarray, labels: np.ndarray, similarity: str = "euclidean") -> float:
     """mAP in per cent when every image (N, D) searches all others; ``similarity`` is "euclidean" or "cosine".
 
-    Average precision is scikit-learn's, which ranks ties as one step: features that all coincide find nobody.
+    Ties share one rank, as scikit-learn has it: features that all coincide find nobody.
 
     >>> retrieval_map(np.array([[0.0], [1.0], [5.0], [6.5]]), np.array([0, 0, 1, 1]))
     100.0
     """
-    from sklearn.metrics import average_precision_score
-
     require_choice("similarity", similarity, ("euclidean", "cosine"))
     features, labels = _checked(features, labels)
     if similarity == "cosine":
@@ -244,12 +262,11 @@ def retrieval_map(features: np.ndarray, labels: np.ndarray, similarity: str = "e
     else:
         squares = np.square(features).sum(axis=1)
         scores = 2 * features @ features.T - squares - squares[:, None]  # minus the squared distances
-    same = labels[:, None] == labels
     others = ~np.eye(len(labels), dtype=bool)
+    right = (labels[:, None] == labels) & others
     precisions = [
-        average_precision_score(same[query, rest], scores[query, rest])
-        for query, rest in enumerate(others)
-        if same[query, rest].any()
+        average_precision(scores[query, right[query]], scores[query, others[query]], int(right[query].sum()))
+        for query in np.flatnonzero(right.any(axis=1))
     ]
     return 100 * float(np.mean(precisions))
 

@@ -78,7 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_experiments(commands)
 
     bench = commands.add_parser("bench", help="measure the speed ratios that README names")
-    bench.add_argument("what", nargs="?", default="all", choices=("deform-conv", "evaluator", "browser", "all"))
+    bench.add_argument("what", nargs="?", default="all",
+                       choices=("deform-conv", "center-loss", "evaluator", "browser", "all"))
     bench.set_defaults(run=_bench)
 
     _add_search(commands)

@@ -1,10 +1,14 @@
 """Center loss and the centers' update against plain loops, finite differences and values worked by hand."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from pslib.bench import activation_bytes, bench_center_loss, run
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import NotFiniteError, UserError
 from pslib.losses.center import Centers, center_loss
@@ -254,8 +258,8 @@ def test_centers_save_and_load(tmp_path):
 
 def test_zeros_take_over_a_state_of_first():
     """Fine-tuning from a model trained without center loss loads a state in which nobody was seen."""
-    model = torch.nn.Sequential(Centers(2, 1, alpha=1.0, start="zeros"))
-    model.load_state_dict(torch.nn.Sequential(Centers(2, 1)).state_dict())
+    model = nn.Sequential(Centers(2, 1, alpha=1.0, start="zeros"))
+    model.load_state_dict(nn.Sequential(Centers(2, 1)).state_dict())
     model[0].update(torch.tensor([[6.0]]), torch.tensor([0]))
     assert model[0].seen.all() and model[0].centers.tolist() == [[3], [0]]
 
@@ -324,7 +328,7 @@ class Planted(Centers):
     @torch.no_grad()
     def update(self, features, labels):
         counting = (labels >= 0) & (labels < len(self.centers))
-        member = torch.nn.functional.one_hot(labels[counting], len(self.centers)).to(self.centers)
+        member = nn.functional.one_hot(labels[counting], len(self.centers)).to(self.centers)
         count, total = member.sum(dim=0), member.T @ features[counting]
         moved = self.centers + self.weights(count).unsqueeze(1) * (total - count.unsqueeze(1) * self.centers)
         mean = total / count.clamp(min=1).unsqueeze(1)
@@ -381,3 +385,83 @@ def unlabelled_count_too(features, labels, centers, reduction):
 def test_planted_faults_in_the_loss_are_caught(fault):
     with pytest.raises(AssertionError):
         check_gradient(fault)
+
+
+# ---- what it costs (``pslib bench center-loss``) ----
+
+
+def small_bench():
+    return bench_center_loss(identities=(500, 5_000, 50_000), dim=64, batch=16, repeats=5)
+
+
+def check_cost(measured):
+    first, *others = measured
+    for line in others:
+        assert line.step_bytes == pytest.approx(first.step_bytes, rel=0.25)  # a repeated identity saves a row
+    assert first.step_bytes < 50 * 16 * 64 * 4
+
+
+def test_a_step_costs_the_same_with_every_number_of_identities():
+    measured = small_bench()
+    check_cost(measured)
+    assert [line.table_bytes for line in measured] == [4 * 64 * size for size in (500, 5_000, 50_000)]
+    assert [line.flag_bytes for line in measured] == [500, 5_000, 50_000]
+    # The bar (1.5 times) is for the bench itself, at its size, on a quiet machine.
+    assert measured[-1].seconds < 5 * measured[0].seconds
+
+
+class WholeTable(Centers):
+    """Moves the same centers to the same places by way of a table of differences."""
+
+    @torch.no_grad()
+    def update(self, features, labels):
+        count = torch.bincount(labels, minlength=len(self.centers)).unsqueeze(1)
+        difference = torch.zeros_like(self.centers).index_add_(0, labels, features - self.centers[labels])
+        self.centers += self.alpha * difference / (1 + count)
+
+
+class FlagPerIdentity(Centers):
+    """Right, but for one number an identity."""
+
+    def update(self, features, labels):
+        super().update(features, labels)
+        torch.bincount(labels, minlength=len(self.centers))
+
+
+@pytest.mark.parametrize("fault", [WholeTable, FlagPerIdentity])
+def test_the_bench_sees_work_on_the_whole_table(monkeypatch, fault):
+    monkeypatch.setattr("pslib.losses.center.Centers", fault)
+    with pytest.raises(AssertionError):
+        check_cost(small_bench())
+
+
+def test_activations_counted_from_shapes_are_what_autograd_keeps():
+    def network(device):
+        parts = [nn.Conv2d(3, 8, 3, 2, device=device), nn.BatchNorm2d(8, device=device), nn.ReLU(inplace=True)]
+        parts += [nn.Conv2d(8, 4, 1, device=device), nn.BatchNorm2d(4, device=device), nn.ReLU(inplace=True)]
+        return nn.Sequential(*parts)
+
+    counted, shape = activation_bytes(network("meta"), (2, 3, 17, 33))
+    kept, real, image = {}, network("cpu"), torch.rand(2, 3, 17, 33)
+    given = {tensor.data_ptr() for tensor in (image, *real.state_dict().values())}
+
+    def note(tensor):
+        if tensor.data_ptr() not in given and tensor.ndim == 4:
+            kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = real(image)
+        assert tuple(output.shape) == shape
+        assert counted == sum(kept.values())
+
+
+def test_the_bench_prints_its_table_and_the_share_of_the_centers(monkeypatch, capsys):
+    measured = small_bench()
+    monkeypatch.setattr("pslib.bench.bench_center_loss", lambda: measured)
+    run("center-loss")
+    printed = capsys.readouterr().out
+    assert "      50,000" in printed and "12.8" in printed  # 50,000 x 64 floats, in MB
+    assert re.search(r"centers, 5,532 x 256 +5\.7 MB", printed)
+    share = float(re.search(r"the centers' share of all these: ([\d.]+) %", printed)[1])
+    assert 0 < share < 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from pslib.errors import UserError
 from pslib.models.backbones import BACKBONES, build_backbone
 from pslib.models.batching import IMAGE_MEAN, IMAGE_STD, batch_images
 from pslib.models.fcos import FCOSHead, tower
@@ -17,12 +18,53 @@ def test_a_backbone_has_the_strides_and_channels_it_says(name):
     images = torch.zeros(1, 3, 64, 96)
     with torch.no_grad():
         maps = backbone(images)
-    assert len(maps) == len(backbone.strides) == len(backbone.channels) == 3
+    assert len(maps) == len(backbone.strides) == len(backbone.channels) == (2 if "vgg" in name else 3)
     for level, stride, channels in zip(maps, backbone.strides, backbone.channels, strict=True):
         assert level.shape == (1, channels, 64 // stride, 96 // stride)
 
 
-@pytest.mark.parametrize("name", ["tiny", "resnet18"])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in ("resnet50", "resnet101")])
+def test_trunk_and_last_stage_are_the_two_parts_of_a_backbone(name):
+    torch.manual_seed(0)
+    backbone = build_backbone(name).eval()
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        maps, trunk = backbone(images), backbone.trunk(images)
+        if backbone.last_stage is None:
+            assert torch.equal(trunk, maps[-1])
+        else:
+            assert torch.equal(trunk, maps[-2]) and torch.equal(backbone.last_stage(trunk), maps[-1])
+
+
+def test_the_deep_tiny_network_differs_from_tiny_in_its_middle_stage_alone():
+    tiny, deep = ({name: module for name, module in build_backbone(name).named_children()}
+                  for name in ("tiny", "tiny-deep"))  # fmt: skip
+    assert len(deep["stage4"]) > len(tiny["stage4"])
+    for stage in ("stem", "stage3", "stage5"):
+        assert str(tiny[stage]) == str(deep[stage])
+
+
+def test_vgg16_is_torchvisions_without_the_last_pooling():
+    import torchvision
+
+    backbone = build_backbone("vgg16", frozen=True)
+    layers = [*backbone.body, *backbone.last_block]
+    assert str(torch.nn.Sequential(*layers)) == str(
+        torch.nn.Sequential(*torchvision.models.vgg16(weights=None, init_weights=False).features[:-1])
+    )
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert [layer.weight.requires_grad for layer in convolutions] == [False] * 4 + [True] * 9
+
+
+@pytest.mark.parametrize("name", ["tiny-vgg", "vgg16"])
+def test_a_vgg_has_no_deformable_stages_and_no_pyramid(name):
+    with pytest.raises(UserError, match="deformable"):
+        build_backbone(name, deformable_stages=("res4",))
+    with pytest.raises(UserError, match="C5"):
+        AlignedFeatureAggregation((32, 64), 16)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-vgg", "resnet18"])
 def test_a_cell_looks_at_its_own_place(name):
     # A bright patch must change C3 most at the cell it lies on, or boxes and embeddings would stand beside people.
     torch.manual_seed(0)

@@ -269,8 +269,9 @@ class TwoStage(nn.Module):
         """How surely each region shows a person, (R,) in 0..1: 1 - P(background), or the person classifier's word."""
         if output.person_logits is not None:
             return output.person_logits.float().softmax(dim=1)[:, 1]
-        # Without the cancellation of 1 - exp where background is nearly sure.
-        return -torch.expm1(self.classify(output.features).log_softmax(dim=1)[:, self.num_identities])
+        logits = self.classify(output.features)
+        # The same number as 1 - P(background), without the cancellation where background is nearly sure.
+        return torch.sigmoid(logits[:, :-1].logsumexp(dim=1) - logits[:, -1])
 
     def embed(self, output: HeadOutput) -> Tensor:
         """Embeddings (R, D) as they are compared: feat itself for Euclidean, of unit length for cosine."""

@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="measure the speed ratios that README names")
     bench.add_argument("what", nargs="?", default="all",
-                       choices=("deform-conv", "center-loss", "evaluator", "browser", "all"))
+                       choices=("deform-conv", "evaluator", "browser", "center-loss", "all"))
     bench.set_defaults(run=_bench)
 
     _add_search(commands)

@@ -51,7 +51,7 @@ def anchors_figure(
     picture = to_array(image)
     pale = (picture * 0.55 + 255 * 0.45).astype(np.uint8)
     height, width = picture.shape[:2]
-    fig, (left, right) = new_figure(9.0, 9.0 / 2 * height / width + 0.45, 1, 2)
+    fig, (left, right) = new_figure(8.0, 8.0 / 2 * height / width + 0.45, 1, 2)
     rows, columns = labels.shape[:2]
     y, x = np.mgrid[:rows, :columns] * stride
     left.imshow(pale)
@@ -94,7 +94,7 @@ def objectness_figure(
                           alpha=0.75, interpolation="nearest")  # fmt: skip
         draw_boxes(ax, truth, color="white", linewidth=1.4)
         ax.set_title(title, fontsize=9)
-    fig.colorbar(drawn, ax=list(axes[: len(maps)]), shrink=0.75, ticks=(0, 0.5, 1), location="bottom", aspect=40)
+    fig.colorbar(drawn, ax=list(axes), shrink=0.5, ticks=(0, 0.5, 1), location="bottom", aspect=40, pad=0.03)
     axes[-1].imshow(picture)
     draw_boxes(axes[-1], truth, color="black", linewidth=2)
     draw_boxes(axes[-1], proposals, color=PALETTE["blue"], linestyle="dashed", linewidth=1.6)

@@ -16,7 +16,8 @@ from toy_sets import toy_image
 
 from pslib import paths
 from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
-from pslib.training.recipes import COMPONENT_VERSIONS, RECIPES, Recipe
+from pslib.training.recipe import COMPONENT_VERSIONS, Recipe, family_of
+from pslib.training.recipes import RECIPES
 from pslib.training.trainer import train
 
 STEPS = 3
@@ -33,7 +34,8 @@ def _recipe(name: str) -> Recipe:
     recipe = RECIPES[name].with_(workers=0)
     if recipe.model.backbone_weights is None:
         return recipe
-    return recipe.with_(model__backbone_weights=None, image_sizes=((160, 96), (128, 64)), schedule__batch_size=2)
+    small = recipe.with_(model__backbone_weights=None, image_sizes=((160, 96), (128, 64)), schedule__batch_size=2)
+    return small if family_of(recipe) == "alignps" else small.with_(model__rois_per_image=8)
 
 
 def fixed_set(folder: Path) -> PersonSearchSet:

@@ -26,7 +26,7 @@ def test_batches_follow_from_seed_and_step_alone():
         assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
         assert all(torch.equal(a[k], b[k]) for a, b in zip(targets, targets_again, strict=True) for k in a)
     other = TrainingBatches(recipe, toy_split("train"), seed=4)
-    assert [other.frame_indices(step) for step in range(3)] != [first.frame_indices(step) for step in range(3)]
+    assert [other.example_indices(step) for step in range(3)] != [first.example_indices(step) for step in range(3)]
 
 
 @settings(max_examples=30, deadline=None)
@@ -34,7 +34,7 @@ def test_batches_follow_from_seed_and_step_alone():
 def test_an_epoch_shows_every_frame_once(batch_size, seed):
     batches = TrainingBatches(toy_recipe(schedule__batch_size=batch_size), toy_split("train"), seed)
     steps = math.ceil(36 / batch_size)
-    shown = [index for step in range(steps) for index in batches.frame_indices(step)]
+    shown = [index for step in range(steps) for index in batches.example_indices(step)]
     epochs = [shown[start : start + 12] for start in (0, 12, 24)]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -46,7 +46,7 @@ def test_targets_are_the_annotations_with_labels_from_zero():
     seen = set()
     for step in range(3):
         images, targets = batches[step]
-        for index, image, target in zip(batches.frame_indices(step), images, targets, strict=True):
+        for index, image, target in zip(batches.example_indices(step), images, targets, strict=True):
             frame = toy_split("train").frames[index]
             assert torch.equal(image, read_image(frame.path)) and image.dtype == torch.uint8
             assert np.array_equal(target["boxes"].numpy(), frame.boxes) and target["boxes"].dtype == torch.float32

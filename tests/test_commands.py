@@ -16,7 +16,8 @@ from pslib.experiments import commands
 from pslib.experiments.commands import apply_overrides, open_run_data
 from pslib.experiments.records import read_records, record_stem, write_record
 from pslib.training.checkpoints import load_weights, save_checkpoint, save_weights
-from pslib.training.recipes import make_recipe, recipe_hash
+from pslib.training.recipe import recipe_hash
+from pslib.training.recipes import make_recipe
 
 SMALL_RUN = ["schedule.steps=2", "schedule.batch_size=2", "model.channels=16", "model.head_channels=16",
              "model.head_depth=1", "warm_start=none"]  # fmt: skip
@@ -50,7 +51,7 @@ def test_train_evaluate_and_train_again(tmp_path, capsys, monkeypatch):
     scores = json.loads(out.read_text())["search"]["TestG100"]["map"]
     assert scores == pytest.approx(record.info["results"]["search"]["TestG100"]["map"], abs=8)
     assert main([*arguments, "--split", "validation"]) == 0
-    monkeypatch.setattr("pslib.experiments.run.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("pslib.experiments.stages.train", lambda *_, **__: pytest.fail("trained again"))
     assert pslib_train(tmp_path, "--seed", "7") == 0
 
 

@@ -10,7 +10,7 @@ from pslib.models.backbones import STAGES, TinyBackbone, build_backbone
 from pslib.models.deformable import deform_last, deformable_copy, load_ordinary, random_offsets
 from pslib.models.neck import AlignedFeatureAggregation
 from pslib.ops import DeformableConv2d
-from pslib.training.recipes import Schedule
+from pslib.training.recipe import Schedule
 from pslib.training.schedule import build_optimizer
 from pslib.training.trainer import build_model
 from pslib.training.warm_start import apply_warm_start

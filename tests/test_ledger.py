@@ -11,7 +11,7 @@ from pslib import notebooks, paths
 from pslib.cli import main
 from pslib.evaluation.statistics import Verdict
 from pslib.experiments import history
-from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import claims_in, commit_of_claim, defaults_in, is_ancestor, keys_of
 from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry, entry, ledger, paper_effect, values_of
 from pslib.experiments.ledger_text import PREDATES, WIDTH, ledger_summary, ledger_text
@@ -212,14 +212,14 @@ def test_mistakes_end_in_one_sentence(arguments, said, capsys):
 
 
 def test_every_claim_is_found_in_the_source():
-    source = (paths.root() / history.CLAIM_FILES[0]).read_text()
+    sources = [(paths.root() / file).read_text() for file in history.CLAIM_FILES]
     defaults = defaults_in((paths.root() / history.CLAIM_CLASS).read_text())
     assert defaults["margin"] == Claim("n", "t", {"a": 1}).margin and defaults["kind"] == "difference"
     wanted = {key for e in EXPERIMENTS.values() for claim in e.claims for key in keys_of(e.name, e.rows, claim)}
-    assert claims_in(source, defaults) == wanted
-    moved = source.replace('text="', 'text="Better worded: ')
-    assert claims_in(moved, defaults) == wanted
-    assert claims_in(source, defaults | {"margin": 9.0}) != wanted
+    assert frozenset().union(*(claims_in(source, defaults) for source in sources)) == wanted
+    moved = sources[0].replace('text="', 'text="Better worded: ')
+    assert claims_in(moved, defaults) == claims_in(sources[0], defaults)
+    assert claims_in(sources[0], defaults | {"margin": 9.0}) != claims_in(sources[0], defaults)
 
 
 def toy(claim, **rows):

@@ -13,10 +13,11 @@ from pslib.data.profiles import PROFILES
 from pslib.experiments.alignps import VARIANTS
 from pslib.experiments.lookup import at_profile
 from pslib.models.alignps import AlignPS
+from pslib.training.recipe import family_of
 from pslib.training.recipes import RECIPES, make_recipe
 from pslib.training.trainer import build_model, train
 
-PAPERS = [name for name, recipe in RECIPES.items() if recipe.profile == "paper"]
+PAPERS = [name for name, recipe in RECIPES.items() if recipe.profile == "paper" and family_of(recipe) == "alignps"]
 
 
 def conv(inputs, outputs, bias=False, size=3):

@@ -12,8 +12,8 @@ from pslib.cli import main
 from pslib.experiments.records import record_stem, set_aside, write_record
 from pslib.experiments.tables import comparison, failed_runs, results_table
 from pslib.experiments.upkeep import drop_records, record_files, scan_records, unfit_records
-from pslib.training import recipes as recipes_module
-from pslib.training.recipes import COMPONENT_VERSIONS, recipe_hash
+from pslib.training import recipe as recipe_module
+from pslib.training.recipe import COMPONENT_VERSIONS, recipe_hash
 
 PEOPLE = np.array([1, 1, 2, 2])
 
@@ -46,7 +46,7 @@ def test_records_that_fit_are_not_stale(folder, capsys):
 def test_every_reason_to_be_of_no_use_is_said(folder, capsys, monkeypatch):
     write(folder)
     old = write(folder, name="old")
-    monkeypatch.setitem(recipes_module.COMPONENT_VERSIONS, "oim_loss", COMPONENT_VERSIONS["oim_loss"] + 1)
+    monkeypatch.setitem(recipe_module.COMPONENT_VERSIONS, "oim_loss", COMPONENT_VERSIONS["oim_loss"] + 1)
     assert "oim_loss 1 -> 2" in unfit_records(folder)[old.relative_to(folder).as_posix()]
     monkeypatch.undo()
     monkeypatch.setenv("PSLIB_ROOT", str(folder.parents[1]))
@@ -110,7 +110,7 @@ def test_drop_without_a_name_or_a_record_is_one_sentence(folder, capsys):
 
 
 def test_the_table_holds_all_variants_of_both_sets_in_the_registrys_order(folder):
-    from pslib.experiments.alignps import VARIANTS
+    from pslib.experiments.catalogue import VARIANTS
     from pslib.experiments.lookup import at_profile
 
     recipes = [at_profile(recipe.with_(kind=kind), "tiny") for kind in ("prw", "cuhk-sysu")

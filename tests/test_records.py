@@ -20,12 +20,14 @@ from pslib.experiments.records import (
     record_stem,
     write_record,
 )  # fmt: skip
-from pslib.training import recipes as recipes_module
-from pslib.training.recipes import COMPONENT_VERSIONS, RECIPES, Recipe, make_recipe, recipe_hash
+from pslib.training import recipe as recipe_module
+from pslib.training.recipe import COMPONENT_VERSIONS, Recipe, component_versions, recipe_hash
+from pslib.training.recipes import RECIPES, make_recipe
 
 OTHER = {
     "kind": "prw", "profile": "small", "warm_start": "none", "flip": False, "image_sizes": ((96, 64),),
-    "test_size": (150, 90), "name": "other", "workers": 5,
+    "test_size": (150, 90), "name": "other", "workers": 5, "stage": "crops", "crop_size": (48, 24), "folds": 5,
+    "start": Recipe("first", "cuhk-sysu"),
 }  # fmt: skip
 
 
@@ -78,15 +80,38 @@ def test_a_switch_added_at_its_default_leaves_the_hash_alone():
     assert recipe_hash(Larger(**plain, new_switch=True), "f") != recipe_hash(recipe, "f")
 
 
-def test_the_hash_covers_the_data_and_every_component(monkeypatch):
-    recipe = RECIPES["alignps"]
+@pytest.mark.parametrize("name", ["alignps", "ian"])
+def test_the_hash_covers_the_data_and_every_component_of_the_family(monkeypatch, name):
+    recipe = RECIPES[name]
     before = recipe_hash(recipe, "f")
     assert recipe_hash(recipe, "f") == before and len(before) == 12 and recipe_hash(recipe, "g") != before
     for component, number in COMPONENT_VERSIONS.items():
-        monkeypatch.setitem(recipes_module.COMPONENT_VERSIONS, component, number + 1)
-        assert recipe_hash(recipe, "f") != before
-        monkeypatch.setitem(recipes_module.COMPONENT_VERSIONS, component, number)
+        monkeypatch.setitem(recipe_module.COMPONENT_VERSIONS, component, number + 1)
+        assert (recipe_hash(recipe, "f") != before) is (component in component_versions(recipe))
+        monkeypatch.setitem(recipe_module.COMPONENT_VERSIONS, component, number)
     assert recipe_hash(recipe, "f") == before
+
+
+def test_no_component_is_outside_both_families():
+    both = component_versions(RECIPES["alignps"]) | component_versions(RECIPES["ian"])
+    assert both == COMPONENT_VERSIONS and component_versions(RECIPES["alignps"]) != component_versions(RECIPES["ian"])
+
+
+def test_the_hash_covers_the_recipe_it_starts_from():
+    recipe = RECIPES["ian"]
+    renamed = recipe.with_(start=recipe.start.with_(name="another", workers=3))
+    assert recipe_hash(renamed, "f") == recipe_hash(recipe, "f")
+    longer = recipe.with_(start=recipe.start.with_(schedule__steps=recipe.start.schedule.steps + 1))
+    assert recipe_hash(longer, "f") != recipe_hash(recipe, "f")
+    first = recipe.start.with_(start=recipe.start.start.with_(crop_size=(48, 24)))
+    assert recipe_hash(recipe.with_(start=first), "f") != recipe_hash(recipe, "f")
+
+
+def test_a_chain_of_recipes_moves_to_another_set_as_one():
+    recipe = RECIPES["ian"].with_(kind="prw", folds=5)
+    chain = [recipe, recipe.start, recipe.start.start]
+    assert [(part.kind, part.folds) for part in chain] == [("prw", 5)] * 3
+    assert RECIPES["ian"].start.kind == "cuhk-sysu"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -217,7 +242,7 @@ def test_a_record_of_another_version_is_refused(tmp_path):
 def test_records_made_before_a_change_are_stale(tmp_path, monkeypatch):
     record = read_record(write(tmp_path))
     assert not record.stale
-    monkeypatch.setitem(recipes_module.COMPONENT_VERSIONS, "oim_loss", COMPONENT_VERSIONS["oim_loss"] + 1)
+    monkeypatch.setitem(recipe_module.COMPONENT_VERSIONS, "oim_loss", COMPONENT_VERSIONS["oim_loss"] + 1)
     assert record.stale
     monkeypatch.undo()
     without = {name: value for name, value in record.info["recipe"].items() if name != "flip"}
@@ -238,8 +263,9 @@ def test_only_finished_records_of_the_wanted_kind_are_read(tmp_path):
 
 
 def test_provenance_says_where_and_with_what(monkeypatch):
-    found = provenance("cpu", ("numpy", "no-such-package"))
+    found = provenance("cpu", RECIPES["alignps"], ("numpy", "no-such-package"))
     assert found["packages"] == {"numpy": np.__version__, "no-such-package": "not installed"}
-    assert found["device"] == "cpu" and found["components"] == COMPONENT_VERSIONS and "cores" in found["machine"]
+    assert found["device"] == "cpu" and "cores" in found["machine"]
+    assert found["components"] == component_versions(RECIPES["alignps"])
     monkeypatch.setattr(records_module.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
-    assert provenance("cpu", ())["commit"] == ""
+    assert provenance("cpu", RECIPES["alignps"], ())["commit"] == ""

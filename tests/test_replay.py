@@ -6,7 +6,8 @@ import pytest
 import replay
 from replay import first_losses, moved, replay_file
 
-from pslib.training.recipes import COMPONENT_VERSIONS, RECIPES
+from pslib.training.recipe import COMPONENT_VERSIONS
+from pslib.training.recipes import RECIPES
 
 HINT = "run `python tests/replay.py`"
 

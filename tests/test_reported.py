@@ -9,7 +9,7 @@ import pytest
 from pslib import paths
 from pslib.data.published import PUBLISHED
 from pslib.errors import UserError
-from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.reported import reported, reported_names, statements
 
 # Sentences of the papers that their own tables contradict, as far as this project has found them.
@@ -66,7 +66,10 @@ def test_tables_share_their_rows_between_the_sets():
 def test_rows_are_those_of_the_experiment(name):
     experiment = EXPERIMENTS[name]
     table = reported(experiment.reported)
-    assert set(table.rows("prw")) <= set(experiment.rows)
+    for kind in set(experiment.kinds) & set(table.kinds):
+        # A row that the text has no number for may be a method that is not rebuilt here.
+        known = {row for row in table.rows(kind) if any(v is not None for v in table.numbers(kind, row))}
+        assert known <= set(experiment.rows)
     for claim in experiment.claims:
         if claim.column is not None:
             for kind in experiment.kinds:

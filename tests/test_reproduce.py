@@ -18,11 +18,11 @@ from toy_experiment import TOY, VARIANTS, make_root
 import pslib
 from pslib import paths
 from pslib.cli import main
-from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.records import find_record, read_record, read_records, set_aside
 from pslib.experiments.reproduce import Job, jobs_of, reproduce
 from pslib.experiments.upkeep import record_files
-from pslib.training.recipes import recipe_hash
+from pslib.training.recipe import recipe_hash
 
 # Where and when a run was computed and how long it took; everything else is the run's own.
 OF_THE_HOST = ("cost", "date", "device", "machine", "python", "packages", "commit", "changed_files")

@@ -12,11 +12,12 @@ from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import embed_gallery
 from pslib.evaluation.search import search
 from pslib.experiments import run as run_module
+from pslib.experiments import stages
 from pslib.experiments.records import Record, read_record, read_records
 from pslib.experiments.run import evaluate_test, main_protocol, measure, run, validation_steps
 from pslib.experiments.tables import difference, grouped, main_protocol_of, per_query, results_table, summary
 from pslib.training.checkpoints import load_model
-from pslib.training.recipes import COMPONENT_VERSIONS
+from pslib.training.recipe import component_versions
 
 RECIPE = toy_recipe(model__class_threshold=0.0)
 
@@ -58,7 +59,7 @@ def test_the_record_holds_what_a_later_page_may_ask(finished):
     assert 0 < cost["train_seconds"] < cost["total_seconds"] and 0 < cost["test_seconds"] < cost["total_seconds"]
     assert 20 < cost["peak_memory_mb"] < 20_000
     assert cost["parameters"] == sum(p.numel() for p in toy_model().parameters())
-    assert info["device"] == "cpu" and info["components"] == COMPONENT_VERSIONS
+    assert info["device"] == "cpu" and info["components"] == component_versions(RECIPE)
     assert {"torch", "torchvision", "numpy"} <= set(info["packages"])
 
 
@@ -103,7 +104,7 @@ def test_a_gallery_without_detections_is_measured_as_zero():
 
 def test_a_recorded_run_is_not_computed_again(finished, monkeypatch):
     folder, record, data = finished
-    monkeypatch.setattr(run_module, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "train", lambda *_, **__: pytest.fail("trained again"))
     options = {"records": folder / "r", "work": folder / "w"}
     assert run(RECIPE, 3, data, **options) == record.path
     assert run(RECIPE.with_(workers=1), 3, data, **options, weights=folder / "m.safetensors") == record.path
@@ -149,7 +150,7 @@ def test_a_diverged_run_is_recorded_with_its_curve_and_not_repeated(tmp_path, mo
     assert record.info["status"] == "diverged" and "diverge" in record.info["reason"]
     assert len(record.arrays["loss/oim"]) >= 1 and not (tmp_path / "m.safetensors").exists()
     assert read_records(tmp_path / "r") == []
-    monkeypatch.setattr(run_module, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "train", lambda *_, **__: pytest.fail("trained again"))
     assert run(recipe, 0, data, **options) == path
 
 

@@ -9,7 +9,7 @@ import torch
 from pslib.evaluation.statistics import Interval
 from pslib.models.alignps import STRUCTURES, AlignPS, AlignPSConfig
 from pslib.training.gradients import TASKS, gradient_meeting, shared_parts, task_gradients
-from pslib.training.recipes import LossWeights
+from pslib.training.recipe import LossWeights
 from pslib.viz.tasks import Readout, bars_figure, fading_figure, structure_of, structures_figure
 
 READERS = {"reid-first": "neck", "parallel": "re-id tower", "box": "box tower", "class": "class tower"}

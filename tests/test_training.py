@@ -8,7 +8,7 @@ import torch
 from toy_sets import toy_model, toy_recipe, toy_split
 
 from pslib.errors import UserError
-from pslib.training.recipes import Schedule
+from pslib.training.recipe import Schedule
 from pslib.training.schedule import build_optimizer, learning_rate_factor
 from pslib.training.trainer import DivergedError, build_model, train
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toy_sets import toy_recipe, write_toy_set
 
-from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.registry import Claim, Experiment
 from pslib.training.trainer import train
 

@@ -18,7 +18,7 @@ from pslib.data.layouts import CuhkProtocol, DrawnFrame, DrawnQuery, write_cuhk_
 from pslib.data.loading import load
 from pslib.experiments.run import RunData
 from pslib.models.alignps import AlignPS, AlignPSConfig
-from pslib.training.recipes import Recipe, Schedule
+from pslib.training.recipe import Recipe, Schedule
 
 SIZE = (64, 96)  # height, width px
 SMALL = AlignPSConfig(channels=16, head_channels=16, head_depth=1, queue_size=8, size_cuts=(24.0, 40.0))

@@ -12,7 +12,7 @@ import numpy as np
 from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
 from pslib.errors import UserError
 
-__all__ = ["carve_validation"]
+__all__ = ["carve_fold", "carve_validation"]
 
 
 def carve_validation(
@@ -61,6 +61,34 @@ def carve_validation(
     validation = PersonSearchSet(train.kind, "validation", train.root, held)
     validation.protocols = {"validation": _protocol(held)}
     return PersonSearchSet(train.kind, "train", train.root, rest, notes=list(train.notes)), validation
+
+
+def carve_fold(train: PersonSearchSet, folds: int, fold: int) -> tuple[PersonSearchSet, PersonSearchSet]:
+    """Cross-validation over identities: the people are dealt to ``folds`` equal parts, and part ``fold`` is kept out.
+
+    Every frame that shows one of its people is kept out with them, so training sees neither; people of the training
+    part have fewer boxes left, and their box in a frame kept out loses its identity.
+
+    Returns:
+        The remaining training split, and a set of split ``"fold"`` with the protocol of :func:`carve_validation`.
+
+    Raises:
+        UserError: no such fold, or fewer people than folds.
+    """
+    everyone = train.person_ids
+    if not 0 <= fold < folds or len(everyone) < folds:
+        raise UserError(
+            f"fold {fold} of {folds} over {len(everyone)} people: give a fold from 0 to {folds - 1} and at most as "
+            "many folds as there are people."
+        )
+    dealt = np.array_split(np.random.default_rng(0).permutation(everyone), folds)
+    taken = set(dealt[fold].tolist())
+    shows = [bool(taken & set(frame.person_ids.tolist())) for frame in train.frames]
+    held = [_only(frame, taken) for frame, inside in zip(train.frames, shows, strict=True) if inside]
+    rest = [frame for frame, inside in zip(train.frames, shows, strict=True) if not inside]
+    kept = PersonSearchSet(train.kind, "fold", train.root, held)
+    kept.protocols = {"validation": _protocol(held)}
+    return PersonSearchSet(train.kind, "train", train.root, rest, notes=list(train.notes)), kept
 
 
 def _people(frames: Sequence[Frame], indices: Sequence[int]) -> set[int]:

@@ -38,6 +38,7 @@ class GalleryEmbeddings:
     detections: Detections
     ground_truth: Detections  # the annotated boxes, score 1, frame by frame in the annotations' order
     person_ids: np.ndarray  # (M,) int64, of each ground-truth box
+    similarity: str = "cosine"  # or "euclidean": how the model means its embeddings to be compared
 
     def of_queries(self, protocol: Protocol) -> np.ndarray:
         """Embeddings of the queries' annotated boxes, (Q, D)."""
@@ -81,4 +82,5 @@ def embed_gallery(
         detections=Detections(frame=np.repeat(np.arange(len(found), dtype=np.int32), counts), **joined),
         ground_truth=Detections.from_ground_truth(data.frames, np.concatenate(annotated)),
         person_ids=np.concatenate([frame.person_ids for frame in data.frames]),
+        similarity=getattr(model, "similarity", "cosine"),
     )

@@ -20,7 +20,7 @@ from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.search import search
 from pslib.progress import progress
 
-__all__ = ["BANDS", "VALIDATION", "describe_boxes", "difficulty", "difficulty_table", "euclidean",
+__all__ = ["BANDS", "VALIDATION", "describe_boxes", "difficulty", "difficulty_table",
            "measure", "mean_colour", "stripe_histogram", "widest_protocol"]
 
 BANDS = {"random": (0.0, 3.0), "mean colour": (0.0, 15.0), "histogram": (15.0, 45.0)}  # mAP in percent
@@ -70,15 +70,16 @@ def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, fl
     truth = truth.select(needed[truth.frame])
     colours, histograms = describe_boxes(data.frames, truth)
 
-    def mean_ap(gallery: np.ndarray, queries: np.ndarray) -> float:
-        query_embeddings = ground_truth_queries(chosen, replace(truth, embeddings=queries))
-        found = search(chosen, replace(truth, embeddings=gallery), query_embeddings, num_frames=len(data.frames))
+    def mean_ap(embeddings: np.ndarray, similarity: str = "cosine") -> float:
+        gallery = replace(truth, embeddings=embeddings)
+        queries = ground_truth_queries(chosen, gallery)
+        found = search(chosen, gallery, queries, num_frames=len(data.frames), similarity=similarity)
         return 100 * found.mean_ap
 
     rng = np.random.default_rng(seed)
     noise = [normalise(rng.standard_normal((len(truth), RANDOM_DIM))) for _ in range(RANDOM_DRAWS)]
-    return {"random": float(np.mean([mean_ap(draw, draw) for draw in noise])),
-            "mean colour": mean_ap(*euclidean(colours)), "histogram": mean_ap(histograms, histograms)}
+    return {"random": float(np.mean([mean_ap(draw) for draw in noise])),
+            "mean colour": mean_ap(colours, "euclidean"), "histogram": mean_ap(histograms)}
 
 
 def difficulty_table(measured: dict[str, dict[str, float]]) -> str:
@@ -156,9 +157,3 @@ def _crop(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     x1, y1 = min(max(int(np.floor(box[0])), 0), width - 1), min(max(int(np.floor(box[1])), 0), height - 1)
     x2, y2 = min(max(int(np.ceil(box[2])), x1 + 1), width), min(max(int(np.ceil(box[3])), y1 + 1), height)
     return np.ascontiguousarray(image[y1:y2, x1:x2])
-
-
-def euclidean(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gallery and query vectors whose dot product ranks by Euclidean distance: 2ab - bb differs from -|a-b|^2 by aa."""
-    squares = (points ** 2).sum(axis=1, keepdims=True)
-    return np.hstack([2 * points, -squares]), np.hstack([points, np.ones_like(squares)])

@@ -14,7 +14,7 @@ did not find it) is counted as 0, or left out with ``missed_queries="skip"``, wh
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pslib.errors import NotFiniteError, UserError, require_choice
 from pslib.evaluation.average_precision import average_precision
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.galleries import Resolved, box_iou_threshold, check_protocol, resolve
+from pslib.evaluation.nearest import SIMILARITIES, as_dot_products
 from pslib.evaluation.ragged import paired_iou, ranges
 from pslib.progress import progress
 
@@ -82,12 +83,13 @@ class _Plan:
 def search(protocol: Protocol, detections: Detections, query_embeddings: np.ndarray, *, num_frames: int,
            score_threshold: float = 0.0, duplicates: str = "official", query_in_gallery: str = "keep",
            without_positives: str = "skip", missed: np.ndarray | None = None,
-           missed_queries: str = "zero") -> SearchResult:
+           missed_queries: str = "zero", similarity: str = "cosine") -> SearchResult:
     """Rank every query of ``protocol`` and score it.
 
-    ``query_embeddings`` (Q, D), compared with ``detections.embeddings`` (M, D) by dot product; ``num_frames`` is
-    ``len(set.frames)``; detections with score < ``score_threshold`` are dropped first.  The switches are explained
-    above and in :mod:`pslib.evaluation.galleries`.  The only Python loop is over queries.
+    ``query_embeddings`` (Q, D), compared with ``detections.embeddings`` (M, D) by dot product, the cosine of unit
+    embeddings, or by distance with ``similarity="euclidean"``; ``num_frames`` is ``len(set.frames)``;
+    detections with score < ``score_threshold`` are dropped first.  The switches are explained above and in
+    :mod:`pslib.evaluation.galleries`.  The only Python loop is over queries.
 
     Raises :class:`UserError` if dimensions differ, a feature is not finite, or the protocol is not of this set.
 
@@ -103,6 +105,9 @@ def search(protocol: Protocol, detections: Detections, query_embeddings: np.ndar
     require_choice("missed_queries", missed_queries, ("zero", "skip"))
     check_protocol(protocol, num_frames, duplicates, query_in_gallery)
     queries = check_queries(protocol, detections, query_embeddings)
+    if require_choice("similarity", similarity, SIMILARITIES) == "euclidean":
+        embeddings, queries = as_dot_products(detections.embeddings, queries)
+        detections = replace(detections, embeddings=embeddings)
     sorted_detections, offsets, _ = in_frame_order(detections, num_frames, score_threshold)
     galleries = [resolve(gallery, query.frame, duplicates, query_in_gallery)
                  for query, gallery in zip(protocol.queries, protocol.galleries, strict=True)]

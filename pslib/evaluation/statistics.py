@@ -4,13 +4,14 @@ Queries of one person succeed or fail together, so identities are drawn with rep
 difference of two variants trained from the same seeds, seeds are drawn first, then identities.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pslib.errors import UserError, require_choice
 
-__all__ = ["Interval", "Verdict", "bootstrap_mean", "paired_bootstrap", "verdict"]
+__all__ = ["Interval", "Verdict", "bootstrap_mean", "nested_bootstrap", "paired_bootstrap", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,26 @@ def paired_bootstrap(differences: np.ndarray, groups: np.ndarray, rng: np.random
     shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # (draws, S)
     means = np.einsum("ds,sp,dp->d", shares, values, weights, optimize=True) / (weights @ sizes)
     return _interval(differences.mean(), means, level)
+
+
+def nested_bootstrap(differences: Sequence[np.ndarray], groups: Sequence[np.ndarray], rng: np.random.Generator,
+                     draws: int = 2000, level: float = 0.95) -> Interval:
+    """Interval of a mean difference over folds that were tested on different people.
+
+    ``differences`` and ``groups`` hold one array (Q_f,) a fold.  Each draw takes as many folds as there are, with
+    replacement, then persons within each fold by itself; the mean is that of the folds' means, as is the point value.
+
+    >>> rng = np.random.default_rng(0)
+    >>> print(nested_bootstrap([np.array([1., 1.]), np.array([3.])], [np.array([1, 2]), np.array([8])], rng))
+    2 [1, 3]
+    """
+    means = np.empty((draws, len(differences)))
+    for fold, (values, people) in enumerate(zip(differences, groups, strict=True)):
+        sums, weights, sizes = _grouped(np.asarray(values, np.float64)[None], people, rng, draws)
+        means[:, fold] = (weights @ sums[0]) / (weights @ sizes)
+    folds = len(differences)
+    shares = rng.multinomial(folds, np.full(folds, 1 / folds), size=draws) / folds  # (draws, folds)
+    return _interval(float(np.mean([np.mean(values) for values in differences])), (shares * means).sum(axis=1), level)
 
 
 def verdict(per_seed: np.ndarray, interval: Interval, margin: float = 0.0, kind: str = "difference") -> Verdict:

@@ -9,7 +9,8 @@ Tables II, IV and V has both alignments and learns in 360 steps.
 """
 
 from pslib.experiments.registry import Claim, Experiment
-from pslib.training.recipes import RECIPES, Recipe
+from pslib.training.recipe import Recipe
+from pslib.training.recipes import RECIPES
 
 __all__ = ["VARIANTS", "EXPERIMENTS"]
 

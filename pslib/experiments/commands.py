@@ -17,7 +17,8 @@ from pslib.experiments.records import read_record
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
 from pslib.experiments.tables import results_table
 from pslib.training.checkpoints import load_model, load_weights
-from pslib.training.recipes import Recipe, make_recipe
+from pslib.training.recipe import Recipe
+from pslib.training.recipes import make_recipe
 from pslib.training.warm_up import LESSONS, ensure_warm_start, make_warm_start
 
 __all__ = ["open_run_data", "apply_overrides", "train", "evaluate", "warm_start", "device"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pslib.errors import UserError
-from pslib.evaluation.statistics import Interval, Verdict, paired_bootstrap, verdict
-from pslib.experiments.alignps import EXPERIMENTS
+from pslib.evaluation.statistics import Interval, Verdict, nested_bootstrap, paired_bootstrap, verdict
+from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import commit_of_claim, is_ancestor
 from pslib.experiments.lookup import at_profile, find_experiment, known_fingerprint, runs_of
 from pslib.experiments.plateau import plateau_reason
@@ -21,7 +21,7 @@ from pslib.experiments.records import Record
 from pslib.experiments.registry import MEASURES, Claim, Experiment
 from pslib.experiments.reported import reported
 from pslib.experiments.tables import main_protocol_of
-from pslib.training.recipes import Recipe
+from pslib.training.recipe import Recipe
 
 __all__ = ["MIN_SEEDS", "NOT_RECORDED", "Entry", "entry", "ledger", "paper_effect", "values_of"]
 
@@ -139,12 +139,16 @@ def entry(
         differences, groups = _contrast(claim, used)
     except _MissingError as missing:
         return Entry(**base, verdict=Verdict(NOT_RECORDED, str(missing)))
-    interval = paired_bootstrap(differences, groups, np.random.default_rng(0))
-    per_seed = differences.mean(axis=1)
+    rng = np.random.default_rng(0)
+    if all(np.array_equal(groups[0], other) for other in groups):
+        interval = paired_bootstrap(np.stack(differences), groups[0], rng)
+    else:  # folds: each has people of its own
+        interval = nested_bootstrap(differences, groups, rng)
+    per_seed = np.array([values.mean() for values in differences])
     said = verdict(per_seed, interval, claim.margin, claim.kind)
     if reason := _not_comparable(used, rows):
         said = Verdict("undecided", reason)
-    measured = {"seeds": tuple(seeds), "queries": differences.shape[1], "interval": interval}
+    measured = {"seeds": tuple(seeds), "queries": min(map(len, differences)), "interval": interval}
     return Entry(**base, **measured, per_seed=tuple(map(float, per_seed)), verdict=said)
 
 
@@ -170,23 +174,23 @@ def _seeds(group: Sequence[Record]) -> str:
     return f"seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
 
 
-def _contrast(claim: Claim, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the claim for each seed and query (S, Q), and the person (or frame) of each query (Q,)."""
-    total, groups = None, None
+def _contrast(claim: Claim, rows: Rows) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """For each seed the values of the claim, one a query (Q,), and the person (or frame) of each query (Q,)."""
+    total: list[np.ndarray] = []
     for label, sign in claim.contrast.items():
-        parts = []
+        parts, groups = [], []
         for record in rows[label]:
             try:
-                values, groups = values_of(record, claim.measure)
+                values, people = values_of(record, claim.measure)
             except KeyError as error:
                 what = next((text for name, text in LATER_ARRAYS.items() if error.args[0].startswith(name)), "this")
                 raise _MissingError(
                     f"the record of {label!r}, seed {record.info['seed']}, is older than this measure and does not "
                     f"say {what}: compute it anew"
                 ) from None
-            parts.append(values)
-        summand = sign * np.stack(parts)
-        total = summand if total is None else total + summand
+            parts.append(sign * values)
+            groups.append(people)
+        total = [one + other for one, other in zip(total, parts, strict=True)] if total else parts
     return total, groups
 
 
@@ -205,10 +209,17 @@ def values_of(record: Record, measure: str) -> tuple[np.ndarray, np.ndarray]:
         close, wide = (arrays[f"sampling/{path}/inside"].astype(np.float64) for path in ("C3", "C4"))
         return 100 * (close - wide), arrays["sampling/frame"]
     protocol = main_protocol_of(record)
+    if measure == "gallery growth":
+        sizes = sorted((name for name in record.info["protocols"] if name.startswith("TestG")), key=_gallery_size)
+        return 100 * (record.ap(sizes[-1]) - record.ap(sizes[0])), record.people(sizes[0])
     if measure == "top1":
         return 100.0 * (record.rank(protocol) == 1), record.people(protocol)
     boxes = "ground-truth" if measure == "ground-truth map" else "detected"
     return 100 * record.ap(protocol, boxes), record.people(protocol)
+
+
+def _gallery_size(protocol: str) -> int:
+    return int(protocol.removeprefix("TestG"))
 
 
 def _not_comparable(used: Rows, rows: Rows) -> str:

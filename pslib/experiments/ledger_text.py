@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
-from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.ledger import NOT_RECORDED, Entry
 
 __all__ = ["ledger_text", "ledger_summary"]
@@ -61,7 +61,7 @@ def _counts(entries: Sequence[Entry]) -> str:
 
 def _label(item: Entry) -> str:
     """The claim's name, with what it compares where that is not the search mAP, nor plain from the name."""
-    measure = "" if item.claim.measure in ("map", "spread", "inside") else f" ({item.claim.measure})"
+    measure = "" if item.claim.measure in ("map", "spread", "inside", "gallery growth") else f" ({item.claim.measure})"
     return f"{item.claim.name}{measure}"
 
 

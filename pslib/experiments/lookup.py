@@ -6,15 +6,15 @@ from pathlib import Path
 
 from pslib import paths
 from pslib.errors import UserError, require_choice
-from pslib.experiments.alignps import EXPERIMENTS
+from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.records import Record, read_record
 from pslib.experiments.registry import Experiment
-from pslib.training.recipes import Recipe, recipe_hash
+from pslib.training.recipe import Recipe, family_of, recipe_hash
 
 __all__ = ["find_experiment", "at_profile", "known_fingerprint", "records_of", "runs_of"]
 
-# What the larger profiles change in every variant.  The backbone's strides and the frames double, and with them what
-# depends on pixels; there are nearly four times as many people and scenes, so table, queue and schedule grow.
+# What the larger profiles change in every variant of AlignPS.  The backbone's strides and the frames double, and with
+# them what depends on pixels; there are nearly four times as many people and scenes, so table, queue and schedule grow.
 PROFILE_CHANGES: dict[str, dict[str, object]] = {
     "tiny": {},
     "small": {
@@ -27,6 +27,15 @@ PROFILE_CHANGES: dict[str, dict[str, object]] = {
 }
 # An image is seen nearly as often as at the tiny profile.
 STEPS_FACTOR = {"small": 3}
+# The same for the two-stage models.
+TWO_STAGE_CHANGES: dict[str, dict[str, object]] = {
+    "small": {
+        "model__embedding_dim": 128,
+        "model__queue_size": 512,
+        "model__rss_samples": 256,
+    }
+}
+SMALL_BACKBONES = {"tiny": "resnet18", "tiny-deep": "resnet34", "tiny-vgg": "vgg11"}
 
 
 def find_experiment(name: str) -> Experiment:
@@ -39,6 +48,8 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
     changes = dict(PROFILE_CHANGES[require_choice("profile", profile, PROFILE_CHANGES)])
     if profile == "tiny":
         return recipe.with_(profile=profile)
+    if family_of(recipe) == "two-stage":
+        return _two_stage_at(recipe, profile)
     if recipe.image_sizes:
         changes["image_sizes"] = tuple((2 * longer, 2 * shorter) for longer, shorter in recipe.image_sizes)
     if recipe.model.queue_channels is not None:  # the same share of the embedding
@@ -47,6 +58,22 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
     changes["schedule__steps"] = STEPS_FACTOR[profile] * recipe.schedule.steps
     changes["schedule__warmup_steps"] = STEPS_FACTOR[profile] * recipe.schedule.warmup_steps
     return recipe.with_(profile=profile, **changes)
+
+
+def _two_stage_at(recipe: Recipe, profile: str) -> Recipe:
+    """The same for a chain of recipes of a two-stage model, part by part: frames and strides double."""
+    factor = STEPS_FACTOR[profile]
+    return recipe.with_(
+        profile=profile,
+        start=at_profile(recipe.start, profile) if recipe.start else None,
+        model__backbone=SMALL_BACKBONES[recipe.model.backbone],
+        model__anchor_sizes=tuple(2 * size for size in recipe.model.anchor_sizes),
+        crop_size=tuple(2 * side for side in recipe.crop_size),
+        schedule__steps=factor * recipe.schedule.steps,
+        schedule__first_step=factor * recipe.schedule.first_step,
+        schedule__warmup_steps=factor * recipe.schedule.warmup_steps,
+        **TWO_STAGE_CHANGES[profile],
+    )
 
 
 def known_fingerprint(kind: str, profile: str) -> str:

@@ -13,6 +13,11 @@ its loss has just come down to it.  Hence two signs, either of which suffices:
   any tenth, and on validation people mAP with ground-truth boxes at the end is at least twice that of the first point,
   an eighth into the schedule, when the learning rate is barely up.
 
+A two-stage model has a softmax over sampled classes (RSS) instead, whose uniform value is the logarithm of their
+number.  Telling people from background lowers that loss at once, so what counts is its mean over labelled people, of
+whom nothing is learned that way.  The last recipe of a chain begins with a model that has learned: only the first sign
+can show there.
+
 A model that never learned shows neither: its loss hovers at the uniform value or above, and its search stays where the
 warm start put it.  Both signs come from the record alone.
 """
@@ -43,13 +48,15 @@ def uniform_loss(identities: int, queue_size: int, focal_gamma: float = 2.0) -> 
 
 def plateau_reason(record: Record) -> str:
     """Why a run counts as not having learned, in words; empty if it has learned."""
-    curve = record.arrays.get("loss/oim")
+    model, identities = record.info["recipe"]["model"], record.info["data"]["identities"]
+    curve = record.arrays.get("loss/oim", record.arrays.get("loss/rss_people"))
     if curve is None or len(curve) < TENTHS:
         return "no curve of the re-id loss is recorded"
-    model = record.info["recipe"]["model"]
-    uniform = uniform_loss(
-        record.info["data"]["identities"], model["queue_size"], model.get("focal_gamma", 2.0)
-    )
+    if "loss/oim" in record.arrays:
+        # The two-stage OIM has no focal factor.
+        uniform = uniform_loss(identities, model["queue_size"], model.get("focal_gamma", 0.0))
+    else:
+        uniform = math.log(min(model["rss_samples"] or identities + 1, identities + 1))
     tenths = np.array([part.mean() for part in np.array_split(curve.astype(np.float64), TENTHS)])
     points = [entry["ground_truth_map"] for entry in record.info.get("validation", [])]
     below = tenths[-1] <= (1 - BELOW_UNIFORM) * uniform

@@ -13,7 +13,7 @@ import subprocess
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,8 +22,14 @@ from typing import Any
 import numpy as np
 
 from pslib.errors import UserError
-from pslib.models.alignps import AlignPSConfig
-from pslib.training.recipes import COMPONENT_VERSIONS, LossWeights, Recipe, Schedule, recipe_hash
+from pslib.training.recipe import (
+    FAMILIES,
+    LossWeights,
+    Recipe,
+    Schedule,
+    component_versions,
+    recipe_hash,
+)
 
 __all__ = [
     "RECORD_VERSION",
@@ -85,11 +91,15 @@ def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
     def tuples(value: Any) -> Any:
         return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
-    plain = {name: tuples(value) for name, value in content.items()}
-    parts = {"model": AlignPSConfig, "weights": LossWeights, "schedule": Schedule}
-    for name, part in parts.items():
+    plain = {name: tuples(value) for name, value in content.items() if name != "start"}
+    # A family is known by its fields: no two have the same.
+    model = next((one for one in FAMILIES.values() if set(content["model"]) <= {f.name for f in fields(one)}), None)
+    if model is None:
+        raise UserError(f"the recipe {content['name']} has a model that this version does not know: compute it again.")
+    for name, part in {"model": model, "weights": LossWeights, "schedule": Schedule}.items():
         plain[name] = part(**{key: tuples(value) for key, value in content[name].items()})
-    return Recipe(**plain)
+    start = content.get("start")
+    return Recipe(**plain, start=recipe_from_dict(start) if start else None)
 
 
 def record_stem(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:
@@ -162,7 +172,9 @@ def read_records(folder: Path, **wanted: Any) -> list[Record]:
     ]
 
 
-def provenance(device: str, packages: Iterable[str] = ("torch", "torchvision", "numpy", "pillow")) -> dict[str, Any]:
+def provenance(
+    device: str, recipe: Recipe, packages: Iterable[str] = ("torch", "torchvision", "numpy", "pillow")
+) -> dict[str, Any]:
     """Where and when a run was computed: date, device, versions, code commit."""
     versions = {}
     for name in packages:
@@ -176,7 +188,7 @@ def provenance(device: str, packages: Iterable[str] = ("torch", "torchvision", "
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "packages": versions,
-        "components": dict(COMPONENT_VERSIONS),
+        "components": component_versions(recipe),
         "commit": _git("rev-parse", "--short=12", "HEAD"),
         "changed_files": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "pslib")),
     }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pslib.errors import UserError, require_choice
-from pslib.training.recipes import Recipe
+from pslib.training.recipe import Recipe
 
 __all__ = ["KINDS", "MEASURES", "Claim", "Experiment"]
 
@@ -20,6 +20,7 @@ MEASURES = {
     "top1": "search top-1",
     "ground-truth map": "mAP with ground-truth boxes",
     "recall": "detection recall",
+    "gallery growth": "search mAP in the largest gallery minus that in the smallest",
     "spread": "radius of the 81 sampling points, C4's path minus C3's, in per cent of the box height",
     "inside": "share of the 81 sampling points inside the box, C3's path minus C4's",
 }

@@ -20,9 +20,10 @@ from pslib.errors import UserError, require_choice
 from pslib.experiments.lookup import at_profile
 from pslib.experiments.records import find_record, read_record, record_stem, set_aside
 from pslib.experiments.registry import KINDS, Experiment
-from pslib.experiments.run import RunData, checkpoint_of, run
+from pslib.experiments.run import RunData, run
+from pslib.experiments.stages import checkpoint_of
 from pslib.training.checkpoints import load_checkpoint
-from pslib.training.recipes import Recipe, recipe_hash
+from pslib.training.recipe import Recipe, recipe_hash
 
 __all__ = ["Job", "default_work", "jobs_of", "kinds_of", "reproduce", "start_workers", "watch"]
 
@@ -51,14 +52,19 @@ def kinds_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
 
 
 def jobs_of(experiment: Experiment, profile: str, kinds: Sequence[str], seeds: int) -> list[Job]:
-    """All runs of an experiment, every row of one seed before the next seed begins."""
+    """All runs of an experiment, every row of one seed before the next seed begins.
+
+    Cross-validated rows have a run for each fold, whatever ``seeds`` says.
+    """
     if seeds < 1:
         raise UserError(f"{seeds} seeds are no runs of {experiment.name}: give --seeds at least 1.")
+    rows = [(label, kind) for kind in kinds for label in experiment.rows]
+    recipes = [(label, at_profile(experiment.recipe(label, kind), profile)) for label, kind in rows]
     return [
-        Job(label, at_profile(experiment.recipe(label, kind), profile), seed)
-        for seed in range(seeds)
-        for kind in kinds
-        for label in experiment.rows
+        Job(label, recipe, seed)
+        for seed in range(max([seeds, *(recipe.folds for _, recipe in recipes)]))
+        for label, recipe in recipes
+        if seed < (recipe.folds or seeds)
     ]
 
 

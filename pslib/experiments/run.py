@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
+from pslib.data.validation import carve_fold
 from pslib.errors import NotFiniteError
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
@@ -22,12 +23,13 @@ from pslib.evaluation.readout import layer_search
 from pslib.evaluation.sampling import has_sampling_points, sampling_spread
 from pslib.evaluation.search import search
 from pslib.experiments.records import find_record, provenance, read_record, record_stem, write_record
+from pslib.experiments.stages import checkpoint_of, train_chain
 from pslib.models.alignps import AlignPS
 from pslib.training.checkpoints import save_weights, stored_run
-from pslib.training.recipes import Recipe, recipe_hash
-from pslib.training.trainer import Curves, DivergedError, train
+from pslib.training.recipe import Recipe, recipe_hash
+from pslib.training.trainer import Curves, DivergedError
 
-__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "look_inside", "checkpoint_of", "run"]
+__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "look_inside", "fold_of", "run"]
 
 # People whose embeddings every record keeps, so that pictures of all models show the same fifteen.
 PICTURED_PEOPLE = 15
@@ -46,18 +48,21 @@ class RunData:
 
 
 def main_protocol(data: PersonSearchSet) -> str:
-    """The protocol a single number is taken from: a gallery of 100 on CUHK-SYSU, all frames on PRW."""
+    """The protocol a single number is taken from: a gallery of 100 on CUHK-SYSU, all frames on PRW or of a fold."""
     preferred = [name for name in ("TestG100", "regular") if name in data.protocols]
     return (preferred or sorted(data.protocols))[0]
 
 
-def validation_steps(steps: int) -> tuple[int, ...]:
+def validation_steps(steps: int, goes_on: bool = False) -> tuple[int, ...]:
     """Steps after which validation is measured: an eighth, a quarter, half, three quarters and the end.
 
-    >>> validation_steps(480)
-    (60, 120, 240, 360, 480)
+    A short fine-tuning, which ``goes_on`` from another recipe, is measured at its end.
+
+    >>> validation_steps(480), validation_steps(30, goes_on=True)
+    ((60, 120, 240, 360, 480), (30,))
     """
-    return tuple(sorted({max(1, round(steps * part)) for part in (0.125, 0.25, 0.5, 0.75, 1.0)}))
+    parts = (1.0,) if goes_on else (0.125, 0.25, 0.5, 0.75, 1.0)
+    return tuple(sorted({max(1, round(steps * part)) for part in parts}))
 
 
 def measure(data: PersonSearchSet, embeddings: GalleryEmbeddings) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -81,7 +86,9 @@ def measure(data: PersonSearchSet, embeddings: GalleryEmbeddings) -> tuple[dict[
         queries = embeddings.of_queries(protocol)
         arrays[f"{name}/people"] = np.array([query.person_id for query in protocol.queries], np.int64)
         for boxes, gallery in (("detected", embeddings.detections), ("ground-truth", embeddings.ground_truth)):
-            result = search(protocol, gallery, queries, num_frames=len(data.frames))
+            result = search(
+                protocol, gallery, queries, num_frames=len(data.frames), similarity=embeddings.similarity
+            )
             arrays[f"{name}/{boxes}/ap"] = result.ap.astype(np.float32)
             arrays[f"{name}/{boxes}/rank"] = result.rank.astype(np.int32)
             group = "search" if boxes == "detected" else "ground_truth"
@@ -109,6 +116,10 @@ def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
         }
 
     return validate
+
+
+def _fine_tuned(recipe: Recipe) -> bool:
+    return recipe.start is not None and recipe.start.stage == recipe.stage
 
 
 def evaluate_test(
@@ -143,9 +154,10 @@ def look_inside(model: AlignPS, recipe: Recipe, data: PersonSearchSet) -> tuple[
     return scalars, {name: v.astype(np.float16) if v.dtype.kind == "f" else v for name, v in arrays.items()}
 
 
-def checkpoint_of(work: Path, run_hash: str, seed: int) -> Path:
-    """Where an unfinished run is kept, in a folder named as the run is."""
-    return work / f"{run_hash}-s{seed}" / "checkpoint.pt"
+def fold_of(data: RunData, folds: int, fold: int) -> RunData:
+    """Cross-validation: the training people without those of one fold, who are tested on; test people stay unseen."""
+    training, held = carve_fold(data.train, folds, fold)
+    return RunData(training, None, held, data.fingerprint)
 
 
 def run(
@@ -178,30 +190,32 @@ def run(
         if kept or read_record(path).info["status"] == "diverged":
             return path
     checkpoint = checkpoint_of(work, run_hash, seed)
+    if recipe.folds:
+        data = fold_of(data, recipe.folds, seed)
     started = time.perf_counter()
     info: dict[str, Any] = {
         "recipe": asdict(recipe),
         "hash": run_hash,
         "seed": seed,
         "data": {"kind": data.test.kind, "fingerprint": data.fingerprint, "identities": len(data.train.person_ids)},
-        **provenance(_device_name(device)),
+        **provenance(_device_name(device), recipe),
     }
     curves = Curves()
     try:
-        model, curves = train(
+        model, curves = train_chain(
             recipe,
             data.train,
+            data.fingerprint,
             seed,
+            work=work,
             device=device,
-            run=f"{run_hash}-s{seed}",
-            checkpoint=checkpoint,
             validate=_validator(recipe, data.validation, device),
-            validate_at=validation_steps(recipe.schedule.steps),
+            validate_at=validation_steps(recipe.schedule.steps, _fine_tuned(recipe)),
         )
         trained = time.perf_counter()
         results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
         tested = time.perf_counter()
-        if test and inside:
+        if test and inside and isinstance(model, AlignPS):
             scalars, more = look_inside(model.cpu(), recipe, data.test)
             results, arrays = results | scalars, arrays | more
     except NotFiniteError as error:
@@ -220,6 +234,7 @@ def run(
         "validation": curves.validation,
         "cost": {
             "train_seconds": curves.seconds,
+            "earlier_seconds": curves.earlier_seconds,
             "total_seconds": time.perf_counter() - started,
             "test_seconds": tested - trained,
             "peak_memory_mb": _peak_memory_mb(),

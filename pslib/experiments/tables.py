@@ -7,7 +7,7 @@ import numpy as np
 
 from pslib.errors import UserError, require_choice
 from pslib.evaluation.statistics import Interval, paired_bootstrap
-from pslib.experiments.alignps import VARIANTS
+from pslib.experiments.catalogue import VARIANTS
 from pslib.experiments.records import Record
 
 __all__ = [

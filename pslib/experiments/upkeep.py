@@ -7,7 +7,7 @@ from pathlib import Path
 from pslib.errors import UserError
 from pslib.experiments.lookup import known_fingerprint
 from pslib.experiments.records import Record, read_record, recipe_from_dict
-from pslib.training.recipes import COMPONENT_VERSIONS, recipe_hash
+from pslib.training.recipe import component_versions, recipe_hash
 
 __all__ = ["drop_records", "record_files", "scan_records", "unfit_records"]
 
@@ -56,16 +56,16 @@ def unfit_records(folder: Path) -> dict[str, str]:
 
 def _why_unfit(record: Record) -> str:
     info = record.info
-    moved = [
-        f"{name} {info.get('components', {}).get(name)} -> {now}"
-        for name, now in COMPONENT_VERSIONS.items()
-        if info.get("components", {}).get(name) != now
-    ]
     try:
         recipe = recipe_from_dict(info["recipe"])
         today = recipe_hash(recipe, info["data"]["fingerprint"])
     except (KeyError, TypeError, UserError) as error:
         return f"stale: its recipe cannot be built any more ({error})".rstrip(".")
+    moved = [
+        f"{name} {info.get('components', {}).get(name)} -> {now}"
+        for name, now in component_versions(recipe).items()
+        if info.get("components", {}).get(name) != now
+    ]
     if today != info["hash"]:
         return f"stale: {', '.join(moved) or 'its recipe means something else today'} (hash {today} today)"
     try:

@@ -30,7 +30,7 @@ __all__ = [
     "build_backbone",
 ]  # fmt: skip
 
-BACKBONES = ("tiny", "tiny-deep", "tiny-vgg", "resnet18", "resnet50", "resnet101", "vgg16")
+BACKBONES = ("tiny", "tiny-deep", "tiny-vgg", "resnet18", "resnet34", "resnet50", "resnet101", "vgg11", "vgg16")
 STAGES = ("res3", "res4", "res5")  # what computes C3, C4 and C5
 
 

@@ -149,11 +149,11 @@ class TwoStage(nn.Module):
             self.memory = OIMMemory(num_identities, config.queue_size, dim, config.oim_momentum)
         else:
             self.classifier = nn.Linear(dim, num_identities + 1)
-            nn.init.normal_(self.classifier.weight, std=0.01)
-            nn.init.zeros_(self.classifier.bias)
             self.centers = Centers(num_identities, dim, config.center_alpha, config.center_start)
         self.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
         self._pending: tuple[Tensor, Tensor] | None = None
+        # Curves worth keeping that are no losses: RSS over people alone, as background is told apart at once.
+        self.monitored: dict[str, Tensor] = {}
 
     @property
     def similarity(self) -> str:
@@ -225,7 +225,9 @@ class TwoStage(nn.Module):
         losses["box"] = box / max(1, len(labels))  # as Fast R-CNN: background counts in the mean
         if config.identity_loss == "oim":
             return losses | self._oim_losses(output, labels, person)
-        losses["rss"], _ = random_sampling_softmax(self.classify(output.dropped), labels, config.rss_samples)
+        losses["rss"], per_row = random_sampling_softmax(self.classify(output.dropped), labels, config.rss_samples)
+        known = person & (labels >= 0)
+        self.monitored = {"rss_people": per_row[known].detach().sum() / known.sum().clamp(min=1)}
         rows = truth if config.center_boxes == "ground-truth" else person
         features = (output.features if config.center_attach == "before" else output.dropped)[rows]
         losses["center"] = center_loss(

@@ -10,7 +10,7 @@ from pslib.data.annotations import PersonSearchSet
 from pslib.data.loading import read_image, training_labels, training_target
 from pslib.data.transforms import TrainTransform
 from pslib.errors import UserError
-from pslib.training.recipes import Recipe
+from pslib.training.recipe import Recipe
 
 __all__ = ["TrainingBatches"]
 
@@ -36,23 +36,28 @@ class TrainingBatches(Dataset):
         self.cached_bytes = 0
 
     def __len__(self) -> int:
-        return self.recipe.schedule.steps
+        return self.recipe.schedule.first_step + self.recipe.schedule.steps
+
+    @property
+    def examples(self) -> int:
+        """How many examples an epoch has: the frames."""
+        return len(self.frames)
 
     def __getitem__(self, step: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        examples = [self._example(index, generator) for index in self.frame_indices(step)]
+        examples = [self._example(index, generator) for index in self.example_indices(step)]
         return [image for image, _ in examples], [target for _, target in examples]
 
-    def frame_indices(self, step: int) -> list[int]:
-        """Which frames step ``step`` shows: consecutive places in the shuffled epochs."""
-        size, count = self.recipe.schedule.batch_size, len(self.frames)
+    def example_indices(self, step: int) -> list[int]:
+        """Which examples step ``step`` shows: consecutive places in the shuffled epochs."""
+        size, count = self.recipe.schedule.batch_size, self.examples
         places = range(step * size, (step + 1) * size)
         orders = {epoch: self._epoch_order(epoch) for epoch in {place // count for place in places}}
         return [orders[place // count][place % count] for place in places]
 
     def _epoch_order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 500_000_000 + epoch)
-        return torch.randperm(len(self.frames), generator=generator).tolist()
+        return torch.randperm(self.examples, generator=generator).tolist()
 
     def _example(self, index: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         return self.transform(self._image(index), self.targets[index], generator)

@@ -18,8 +18,9 @@ from torch import nn
 
 from pslib.errors import UserError
 from pslib.models.alignps import AlignPS, AlignPSConfig
+from pslib.models.two_stage import TwoStage, TwoStageConfig
 
-__all__ = ["save_checkpoint", "load_checkpoint", "save_weights", "load_weights", "load_model", "stored_run"]
+__all__ = ["compact", "save_checkpoint", "load_checkpoint", "save_weights", "load_weights", "load_model", "stored_run"]
 
 # Suffix of the tensor that holds the scales of an 8-bit one.
 SCALE = ".scale-of-8-bits"
@@ -55,22 +56,26 @@ def load_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
     return state
 
 
-def save_weights(path: Path, model: AlignPS, note: Mapping[str, str] | None = None) -> None:
-    """Write the model with its configuration, about one kilobyte per thousand weights.
-
-    Kernels take 8 bits a weight and a scale per output channel; everything else takes 16 bits.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith("memory.queue"):  # only training reads the queue
-            continue
+def compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors as they are stored: kernels with 8 bits a weight and a scale per output channel, the rest with 16."""
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
         if tensor.ndim == 4:
             scale = tensor.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12) / 127
-            tensors[name] = (tensor / scale).round().to(torch.int8).contiguous()
-            tensors[name + SCALE] = scale.contiguous()
+            stored[name] = (tensor / scale).round().to(torch.int8).contiguous()
+            stored[name + SCALE] = scale.contiguous()
         else:
-            tensors[name] = tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
+            stored[name] = tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
+    return stored
+
+
+def save_weights(path: Path, model: AlignPS | TwoStage, note: Mapping[str, str] | None = None) -> None:
+    """Write the model with its configuration, about one kilobyte per thousand weights (see :func:`compact`)."""
+    # Only training reads the queue.
+    tensors = compact({n: t for n, t in model.state_dict().items() if not n.startswith("memory.queue")})
     header = {"config": json.dumps(asdict(model.config)), **(note or {})}
+    if isinstance(model, TwoStage):
+        header |= {"family": "two-stage", "identities": str(model.num_identities)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
@@ -107,20 +112,23 @@ def stored_run(path: Path) -> str:
         return ""
 
 
-def load_model(path: Path) -> AlignPS:
+def load_model(path: Path) -> AlignPS | TwoStage:
     """The model stored at ``path``, ready for inference."""
     tensors, header = load_weights(path)
-    known = {item.name for item in fields(AlignPSConfig)}
+    two_stage = header.get("family") == "two-stage"
+    config, build = (TwoStageConfig, TwoStage) if two_stage else (AlignPSConfig, AlignPS)
+    known = {item.name for item in fields(config)}
     try:
         content = json.loads(header.get("config", ""))
     except ValueError:
         content = None
-    if not isinstance(content, dict) or set(content) - known or "memory.table" not in tensors:
+    identities = header.get("identities") if two_stage else len(tensors.get("memory.table", ()))
+    if not isinstance(content, dict) or set(content) - known or not identities:
         raise UserError(f"{path} holds no person-search model of this version: train one with pslib train.")
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     # The file has the whole backbone: weights to begin a training with would be fetched for nothing.
     settings["backbone_weights"] = None
-    model = AlignPS(AlignPSConfig(**settings), num_identities=len(tensors["memory.table"]))
+    model = build(config(**settings), num_identities=int(identities))
     _load(model, tensors, path)
     return model.eval()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pslib.models.alignps import AlignPS
-from pslib.training.recipes import LossWeights
+from pslib.training.recipe import LossWeights
 
 __all__ = ["TASKS", "shared_parts", "task_gradients", "gradient_meeting"]
 

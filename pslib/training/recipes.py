@@ -1,104 +1,12 @@
-"""Recipes: everything that decides what a run computes, as plain data with a hash.
-
-A run is a recipe and a seed.  The hash covers the recipe (precision included), the fingerprint of the data and
-the version of every component whose change would change results; two runs with one hash are one run, shared by
-every table that shows it.
-"""
-
-import hashlib
-import json
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+"""The named recipes: AlignPS, its baseline and the paper's schedules; those of IAN stand in their own file."""
 
 from pslib.data.transforms import MULTI_SCALE, TEST_SCALE
-from pslib.errors import UserError, require_choice
+from pslib.errors import require_choice
 from pslib.models.alignps import AlignPSConfig
+from pslib.training.ian_recipes import IAN_ON_PRW, IAN_RECIPES
+from pslib.training.recipe import LossWeights, Recipe, Schedule
 
-__all__ = ["COMPONENT_VERSIONS", "LossWeights", "Schedule", "Recipe", "RECIPES", "make_recipe", "recipe_hash"]
-
-# Raise a number when a change moves results: records made before it are then shown as STALE.
-COMPONENT_VERSIONS = {
-    "ops": 1,
-    "model": 1,
-    "warm_start": 1,  # the committed file, or how one is made
-    "detection_loss": 1,
-    "oim_loss": 1,
-    "triplet_loss": 1,
-    "trainer": 1,
-    "evaluator": 1,
-}
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Factors of the terms in the total loss; 1 each in the paper."""
-
-    classification: float = 1.0
-    box: float = 1.0
-    centerness: float = 1.0
-    oim: float = 1.0
-    triplet: float = 1.0
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How the weights move: optimiser, length, learning rate."""
-
-    optimizer: str = "adamw"  # or "sgd", with momentum 0.9
-    steps: int = 600
-    batch_size: int = 8  # images
-    learning_rate: float = 2e-3
-    offset_rate: float = 0.1  # factor on the learning rate of the convolutions that predict sampling offsets
-    weight_decay: float = 1e-4
-    policy: str = "one-cycle"  # or "steps": divided by 10 at the fractions in `milestones`
-    milestones: tuple[float, ...] = (16 / 24, 22 / 24)
-    warmup_steps: int = 60
-    clip_norm: float = 10.0
-    precision: str = "float32"  # or "bfloat16", "float16": autocast of the forward pass
-
-    def __post_init__(self) -> None:
-        require_choice("optimizer", self.optimizer, ("adamw", "sgd"))
-        require_choice("learning-rate policy", self.policy, ("one-cycle", "steps"))
-        require_choice("precision", self.precision, ("float32", "bfloat16", "float16"))
-        if self.steps < 1 or self.batch_size < 1:
-            raise UserError(
-                f"a schedule of {self.steps} steps of {self.batch_size} images trains nothing: give both at least 1."
-            )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One model trained one way on one set; with a seed it determines a run."""
-
-    name: str
-    kind: str  # "cuhk-sysu" or "prw"
-    profile: str = "tiny"
-    model: AlignPSConfig = field(default_factory=AlignPSConfig)
-    weights: LossWeights = field(default_factory=LossWeights)
-    schedule: Schedule = field(default_factory=Schedule)
-    warm_start: str = "neutral"  # or "identity", "none"
-    flip: bool = True
-    image_sizes: tuple[tuple[int, int], ...] = ()  # (longer, shorter) px, one picked an image; empty: as stored
-    test_size: tuple[int, int] | None = None
-    workers: int = 0  # loader processes; results do not depend on it
-
-    def with_(self, **changes: object) -> "Recipe":
-        """A copy with fields changed; ``model__levels=...`` reaches into a part.
-
-        >>> RECIPES["alignps"].with_(model__levels=("P4",), schedule__steps=10).model.levels
-        ('P4',)
-        """
-        parts: dict[str, dict[str, object]] = {}
-        top: dict[str, object] = {}
-        for key, value in changes.items():
-            part, _, name = key.partition("__")
-            if name:
-                parts.setdefault(part, {})[name] = value
-            else:
-                top[key] = value
-        for part, values in parts.items():
-            top[part] = replace(getattr(self, part), **values)
-        return replace(self, **top)
-
+__all__ = ["RECIPES", "make_recipe"]
 
 # Chosen on the validation people of the CUHK-SYSU layout, seed 0: re-id weights 0.2 and 0.5, learning rates 1e-3 and
 # 2e-3, with and without the norm on the embedding.
@@ -167,7 +75,7 @@ _RELEASED = _PAPER.with_(
     schedule__weight_decay=1e-4,
     schedule__warmup_steps=500,
 )
-RECIPES = {recipe.name: recipe for recipe in (_ALIGNPS, _BASELINE, _PAPER, _PLUS, _RELEASED)}
+RECIPES = {recipe.name: recipe for recipe in (_ALIGNPS, _BASELINE, _PAPER, _PLUS, _RELEASED, *IAN_RECIPES)}
 
 # 24 epochs of PRW's 5,704 images, and the queue of its 483 identities.
 _PAPER_ON_PRW = {"schedule__steps": 34_224, "model__queue_size": 500}
@@ -183,6 +91,7 @@ _ON_PRW: dict[str, dict[str, object]] = {
         "model__queue_temperature": 1 / 10,
         "schedule__weight_decay": 1e-3,
     },
+    **IAN_ON_PRW,
 }
 
 
@@ -195,31 +104,3 @@ def make_recipe(name: str, kind: str) -> Recipe:
     require_choice("recipe", name, RECIPES)
     recipe = RECIPES[name].with_(kind=require_choice("set", kind, ("cuhk-sysu", "prw")))
     return recipe.with_(**_ON_PRW.get(name, {})) if kind == "prw" else recipe
-
-
-def recipe_hash(recipe: Recipe, fingerprint: str) -> str:
-    """Twelve hex digits over recipe, data fingerprint and component versions; the name and workers do not count.
-
-    Only fields that differ from their default enter, so a switch added later (its default being what was done before)
-    leaves older records valid.  A default therefore never changes without a new component version.
-
-    >>> recipe_hash(RECIPES["alignps"], "x") == recipe_hash(RECIPES["alignps"].with_(workers=3), "x")
-    True
-    """
-    content = _changed(recipe)
-    for cosmetic in ("name", "workers"):
-        content.pop(cosmetic, None)
-    text = json.dumps([content, fingerprint, COMPONENT_VERSIONS], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _changed(part: object) -> dict[str, object]:
-    """Fields of a dataclass that are not at their default, parts within it likewise."""
-    found: dict[str, object] = {}
-    for item in fields(part):
-        value = getattr(part, item.name)
-        if is_dataclass(value):
-            found |= {item.name: inner} if (inner := _changed(value)) else {}
-        elif item.default is MISSING or value != item.default:
-            found[item.name] = value
-    return found

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pslib.ops import DeformableConv2d
-from pslib.training.recipes import Schedule
+from pslib.training.recipe import Schedule
 
 __all__ = ["build_optimizer", "learning_rate_factor"]
 

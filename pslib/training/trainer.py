@@ -1,12 +1,14 @@
 """The training loop: one recipe, one seed, one model; killed at any moment, it goes on to the same numbers.
 
 Nothing in a step depends on what ran before it except the weights: step ``i`` draws its images, sizes and flips
-from a generator seeded by (seed, i), so a resumed run sees what an undisturbed one sees.
+from a generator seeded by (seed, i), and what the model draws (dropout, sampled boxes and classes) comes from torch's
+global generator, seeded alike.  So a resumed run sees what an undisturbed one sees.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,11 +18,13 @@ from torch import Tensor, nn
 from pslib.data.annotations import PersonSearchSet
 from pslib.errors import NotFiniteError
 from pslib.models.alignps import AlignPS
+from pslib.models.two_stage import TwoStage
 from pslib.progress import progress
 from pslib.training.batches import TrainingBatches
 from pslib.training.checkpoints import load_checkpoint, save_checkpoint
+from pslib.training.crops import CropBatches
 from pslib.training.memory import keep_freed_memory
-from pslib.training.recipes import Recipe
+from pslib.training.recipe import Recipe, family_of
 from pslib.training.schedule import build_optimizer, learning_rate_factor
 from pslib.training.warm_start import apply_warm_start
 
@@ -44,18 +48,28 @@ class Curves:
     losses: dict[str, list[float]] = field(default_factory=dict)
     validation: list[dict[str, float]] = field(default_factory=list)  # each with its "step"
     seconds: float = 0.0  # spent in steps, validation aside
+    earlier_seconds: float = 0.0  # spent in the steps of the recipes that this one started from
 
     def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
             self.losses.setdefault(name, []).append(round(float(value.detach()), 5))
 
 
-def build_model(recipe: Recipe, num_identities: int, seed: int) -> AlignPS:
-    """The recipe's model with its warm start, initialised by ``seed`` without touching global randomness."""
+def build_model(
+    recipe: Recipe, num_identities: int, seed: int, initial: Mapping[str, Tensor] | None = None
+) -> AlignPS | TwoStage:
+    """The recipe's model, initialised by ``seed`` without touching global randomness.
+
+    ``initial`` are the weights that it begins with, if it has some; else its backbone gets the warm start.
+    """
+    build = {"alignps": AlignPS, "two-stage": TwoStage}[family_of(recipe)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AlignPS(recipe.model, num_identities)
-    apply_warm_start(model.backbone, recipe.model.backbone, recipe.warm_start)
+        model = build(recipe.model, num_identities)
+    if initial is None:
+        apply_warm_start(model.backbone, recipe.model.backbone, recipe.warm_start)
+    else:
+        model.load_state_dict(initial)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -71,7 +85,8 @@ def train(
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     validate_at: tuple[int, ...] = (),
     stop_after: int | None = None,
-) -> tuple[AlignPS, Curves]:
+    initial: Mapping[str, Tensor] | None = None,
+) -> tuple[AlignPS | TwoStage, Curves]:
     """Train ``recipe`` on ``data`` and return the model with its curves.
 
     Args:
@@ -80,11 +95,12 @@ def train(
         checkpoint: where an unfinished run is kept, written every ``checkpoint_every`` steps.
         validate: called with the model (in evaluation mode) after each of the steps ``validate_at``.
         stop_after: end early after this many steps (the schedule stays that of the whole run).
+        initial: weights to begin with; a recipe with a ``start`` needs those that its start ended with.
 
     Raises DivergedError if a loss or a weight is not finite.
     """
     keep_freed_memory()
-    model = build_model(recipe, len(data.person_ids), seed).to(device)
+    model = build_model(recipe, len(data.person_ids), seed, initial).to(device)
     optimizer = build_optimizer(model, recipe.schedule)
     dtype = AUTOCAST[recipe.schedule.precision]
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=dtype == torch.float16)
@@ -96,7 +112,9 @@ def train(
         scaler.load_state_dict(state["scaler"])
         curves, first = Curves(**state["curves"]), state["step"]
     last = min(recipe.schedule.steps, stop_after or recipe.schedule.steps)
-    batches = TrainingBatches(recipe, data, seed).loader(first, last)
+    seen, shown = recipe.schedule.first_step, CropBatches if recipe.stage == "crops" else TrainingBatches
+    batches = shown(recipe, data, seed).loader(seen + first, seen + last)
+    compute = model.crop_losses if recipe.stage == "crops" else model
     bar = progress(enumerate(batches, start=first), desc=f"train {recipe.name}", total=last - first)
     model.train()
     for step, (images, targets) in bar:
@@ -104,10 +122,13 @@ def train(
         factor = learning_rate_factor(step, recipe.schedule)
         for group in optimizer.param_groups:
             group["lr"] = factor * group["peak"]
-        with torch.autocast(torch.device(device).type, dtype or torch.bfloat16, enabled=dtype is not None):
-            losses = model(*_to_device(images, targets, device))
+        with (
+            _seeded(seed, seen + step, device),
+            torch.autocast(torch.device(device).type, dtype or torch.bfloat16, enabled=dtype is not None),
+        ):
+            losses = compute(*_to_device(images, targets, device))
         total = sum(getattr(recipe.weights, name) * value for name, value in losses.items())
-        curves.add(losses)
+        curves.add({**losses, **getattr(model, "monitored", {})})
         if not math.isfinite(float(total.detach())):
             raise _diverged(step, run or recipe.name, losses, curves)
         _optimize(model, optimizer, scaler, total, recipe.schedule.clip_norm)
@@ -139,6 +160,14 @@ def train(
                 },
             )
     return model.eval(), curves
+
+
+@contextmanager
+def _seeded(seed: int, step: int, device: str | torch.device) -> Iterator[None]:
+    """Torch's global generators as a function of seed and step within, as they were afterwards."""
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + 700_000_000 + step)
+        yield
 
 
 def _diverged(step: int, run: str, losses: dict[str, Tensor], curves: Curves) -> DivergedError:

@@ -21,8 +21,8 @@ WARM_STARTS = ("neutral", "identity", "none")
 
 
 def warm_start_path(backbone: str, kind: str = "neutral") -> Path:
-    """Where the warm start of a backbone lies: committed for the tiny one, else made once and kept under ``build``."""
-    folder = weights_dir() if backbone == "tiny" else build_dir() / "weights"
+    """Where the warm start of a backbone lies: committed for the tiny ones, else made once and kept under ``build``."""
+    folder = weights_dir() if backbone.startswith("tiny") else build_dir() / "weights"
     return folder / f"warm-start-{backbone}-{kind}.safetensors"
 
 

@@ -29,6 +29,7 @@ from pslib.errors import require_choice
 from pslib.models.backbones import build_backbone
 from pslib.models.batching import batch_images
 from pslib.progress import progress
+from pslib.training.checkpoints import compact
 from pslib.training.warm_start import WARM_STARTS, warm_start_path
 
 __all__ = [
@@ -174,11 +175,10 @@ def make_warm_start(
         bar.set_postfix(loss=float(loss.detach()))
     accuracy = _accuracy(model.eval().cpu(), drawn[crops:], sizes)
     target = path or warm_start_path(backbone, kind)
-    tensors = {name: t.half() if t.is_floating_point() else t for name, t in model.backbone.state_dict().items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     header = {name: f"{value:.3f}" for name, value in accuracy.items()} | {"crops": str(crops), "epochs": str(epochs)}
     partial = target.with_suffix(".partial")
-    save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata=header)
+    save_file(compact(model.backbone.state_dict()), partial, metadata=header)
     os.replace(partial, target)
     return target, accuracy
 

@@ -1,0 +1,300 @@
+"""IAN's tables as experiments: what center loss adds, which boxes it reads, and what dropout does to it.
+
+The tiny profile's networks stand for the paper's: "tiny" for ResNet-50, "tiny-deep" for ResNet-101, "tiny-vgg" for
+VGGNet.  The rows keep the paper's names.  E2E-PS and IAN take the same steps (:mod:`pslib.training.ian_recipes`), so
+they differ in the weight of the center loss alone.
+"""
+
+from pslib.experiments.registry import Claim, Experiment
+from pslib.models.two_stage import TwoStageConfig
+from pslib.training.ian_recipes import CENTER_WEIGHT, fine_tuned, three_steps
+from pslib.training.recipe import Recipe, Schedule
+from pslib.training.recipes import RECIPES
+
+__all__ = ["CENTER_WEIGHTS", "CURVE", "VARIANTS", "EXPERIMENTS"]
+
+FOLDS = 5
+CENTER_WEIGHTS = (0.0, 0.004, 0.008, 0.016, 0.032, 0.128)  # Fig. 4
+CURVE = (0, 10_000, 20_000, 30_000, 40_000)  # iterations of Table III
+FINE_WEIGHT = 0.0032  # lambda of Table III
+# 10,000 of the paper's 120,000 iterations of step 2, as a part of the tiny profile's 720.
+_LEG = Schedule(steps=60, batch_size=4, learning_rate=2e-4, policy="steps", milestones=(), warmup_steps=0)
+
+_DEEP = three_steps(TwoStageConfig(backbone="tiny-deep"), "deep")
+# VGGNet has dropout behind fc6, fc7 and feat, and a ReLU on feat.
+_VGG = three_steps(TwoStageConfig(backbone="tiny-vgg", dropout=0.5, feature_relu=True), "vgg")
+_BARE = three_steps(TwoStageConfig(backbone="tiny-vgg", feature_relu=True), "vgg-bare")
+_FOLD = three_steps(TwoStageConfig(backbone="tiny-deep"), "fold", folds=FOLDS)
+
+
+def _curve(start: Recipe, name: str, weight: float) -> dict[str, Recipe]:
+    """Table III: fine-tuning leg by leg, each going on from the one before."""
+    found = {}
+    for iterations in CURVE[1:]:
+        start = found[f"{name}-{iterations}"] = fine_tuned(start, f"{name}-{iterations}", _LEG, weight)
+    return found
+
+
+VARIANTS: dict[str, Recipe] = {
+    "e2e-ps": RECIPES["e2e-ps"],
+    "ian": RECIPES["ian"],
+    "jdi-ps": RECIPES["jdi-ps"],
+    "e2e-deep": fine_tuned(_DEEP, "e2e-deep"),
+    "ian-deep": fine_tuned(_DEEP, "ian-deep", center=CENTER_WEIGHT),
+    "ian-all-boxes": fine_tuned(_DEEP, "ian-all-boxes", center=CENTER_WEIGHT, model__center_boxes="all"),
+    # VGGNet: weights of the center loss, with dropout (attached behind and before it) and without.
+    **{f"vgg-dropout-{weight:g}": fine_tuned(_VGG, f"vgg-dropout-{weight:g}", center=weight)
+       for weight in (0.0, FINE_WEIGHT, CENTER_WEIGHT, 0.3)},
+    **{f"vgg-before-{weight:g}": fine_tuned(_VGG, f"vgg-before-{weight:g}", center=weight,
+                                            model__center_attach="before")
+       for weight in (CENTER_WEIGHT, 0.3)},
+    **{f"vgg-bare-{weight:g}": fine_tuned(_BARE, f"vgg-bare-{weight:g}", center=weight)
+       for weight in (0.0, FINE_WEIGHT, CENTER_WEIGHT, 0.3)},
+    # Table III
+    "vgg-scenes": _VGG,
+    "vgg-bare-scenes": _BARE,
+    **_curve(_VGG, "vgg-curve", FINE_WEIGHT),
+    **_curve(_VGG, "vgg-control", 0.0),
+    **_curve(_BARE, "vgg-bare-curve", FINE_WEIGHT),
+    **_curve(_BARE, "vgg-bare-control", 0.0),
+    # Fig. 4
+    **{f"fold-{weight:g}": fine_tuned(_FOLD, f"fold-{weight:g}", center=weight) for weight in CENTER_WEIGHTS},
+}  # fmt: skip
+
+
+def _better(first: str, second: str, text: str, **more: object) -> Claim:
+    return Claim(f"{first} > {second}", text, {first: 1, second: -1}, **more)
+
+
+_CUHK = ("cuhk-sysu",)
+_STANDS = "At the tiny profile small networks stand for ResNet-50, ResNet-101 and VGGNet."
+
+TABLE1 = Experiment(
+    name="ian-table1",
+    title="center loss beside E2E-PS and JDI-PS",
+    source="IAN, Table I",
+    reported="ian-table1",
+    kinds=_CUHK,
+    rows={
+        "E2E-PS (VGGNet)": "vgg-dropout-0",
+        "E2E-PS (ResNet-50)": "e2e-ps",
+        "E2E-PS (ResNet-101)": "e2e-deep",
+        "JDI-PS (ResNet-50)": "jdi-ps",
+        "IAN (ResNet-50)": "ian",
+        "IAN (ResNet-101)": "ian-deep",
+    },
+    claims=(
+        _better("IAN (ResNet-50)", "E2E-PS (ResNet-50)", "Center loss improves search with ResNet-50."),
+        _better("IAN (ResNet-101)", "E2E-PS (ResNet-101)", "Center loss improves search with ResNet-101."),
+        _better("IAN (ResNet-50)", "JDI-PS (ResNet-50)", "IAN searches better than JDI-PS.", margin=1.0),
+        _better("IAN (ResNet-101)", "E2E-PS (VGGNet)", "IAN searches better than E2E-PS as it was published."),
+        _better("E2E-PS (ResNet-50)", "E2E-PS (VGGNet)", "A residual network is better than VGGNet."),
+        _better("E2E-PS (ResNet-101)", "E2E-PS (ResNet-50)", "A deeper residual network is better.", margin=1.0),
+    ),
+    note=_STANDS,
+    variants=VARIANTS,
+)
+TABLE2 = Experiment(
+    name="ian-table2",
+    title="which boxes enter the center loss",
+    source="IAN, Table II",
+    reported="ian-table2",
+    kinds=_CUHK,
+    rows={"all positive boxes": "ian-all-boxes", "ground-truth boxes (IAN)": "ian-deep"},
+    claims=(
+        _better(
+            "ground-truth boxes (IAN)",
+            "all positive boxes",
+            "Center loss on ground-truth boxes is better than on all positive ones.",
+        ),
+    ),
+    note=_STANDS,
+    variants=VARIANTS,
+)
+TABLE3 = Experiment(
+    name="ian-table3",
+    title="VGGNet with dropout, fine-tuned with center loss",
+    source="IAN, Table III",
+    reported="ian-table3",
+    kinds=_CUHK,
+    rows={
+        "0": "vgg-scenes",
+        "10000": "vgg-curve-10000",
+        "20000": "vgg-curve-20000",
+        "30000": "vgg-curve-30000",
+        "40000": "vgg-curve-40000",
+        "lambda 0, 10000": "vgg-control-10000",
+        "lambda 0, 20000": "vgg-control-20000",
+        "lambda 0, 30000": "vgg-control-30000",
+        "lambda 0, 40000": "vgg-control-40000",
+        "no dropout, 0": "vgg-bare-scenes",
+        "no dropout, 10000": "vgg-bare-curve-10000",
+        "no dropout, 20000": "vgg-bare-curve-20000",
+        "no dropout, 30000": "vgg-bare-curve-30000",
+        "no dropout, 40000": "vgg-bare-curve-40000",
+        "no dropout, lambda 0, 10000": "vgg-bare-control-10000",
+        "no dropout, lambda 0, 20000": "vgg-bare-control-20000",
+        "no dropout, lambda 0, 30000": "vgg-bare-control-30000",
+        "no dropout, lambda 0, 40000": "vgg-bare-control-40000",
+    },
+    claims=(
+        _better("0", "10000", "Search falls over the first 10,000 iterations.", margin=1.0),
+        _better("10000", "20000", "Search falls from 10,000 to 20,000 iterations.", margin=1.0),
+        _better("20000", "30000", "Search falls from 20,000 to 30,000 iterations.", margin=1.0),
+        _better("30000", "40000", "Search falls from 30,000 to 40,000 iterations.", margin=1.0),
+        _better("0", "40000", "Center loss on a network with dropout harms search."),
+        Claim(
+            "the center loss harms",
+            "It is the center loss that harms, not the further training.",
+            {"lambda 0, 40000": 1, "40000": -1},
+            column=None,
+            source="not in the paper",
+        ),
+        Claim(
+            "dropout is to blame",
+            "Center loss does less good, or more harm, with dropout than without.",
+            {"no dropout, 40000": 1, "no dropout, lambda 0, 40000": -1, "40000": -1, "lambda 0, 40000": 1},
+            column=None,
+            source="Sec. III-B; the control arms are not in the paper",
+        ),
+    ),
+    note="At the tiny profile small networks stand for ResNet-50, ResNet-101 and VGGNet.  Row names count the paper's "
+    "iterations: 10,000 are a twelfth of its step 2, as a leg of ours is.",
+    variants=VARIANTS,
+)
+TABLE4 = Experiment(
+    name="ian-table4",
+    title="VGGNet with all dropout layers removed",
+    source="IAN, Table IV",
+    reported="ian-table4",
+    kinds=_CUHK,
+    rows={
+        "E2E-PS (VGGNet)": "vgg-dropout-0",
+        "E2E-PS (VGGNet no dropout)": "vgg-bare-0",
+        "IAN (VGGNet)": "vgg-bare-0.032",
+    },
+    claims=(
+        _better(
+            "E2E-PS (VGGNet no dropout)", "E2E-PS (VGGNet)", "Removing dropout alone helps search a little.", margin=1.0
+        ),
+        _better(
+            "IAN (VGGNet)", "E2E-PS (VGGNet no dropout)", "Center loss improves a VGGNet without dropout.", margin=1.0
+        ),
+    ),
+    note=_STANDS,
+    variants=VARIANTS,
+)
+TABLE6 = Experiment(
+    name="ian-table6",
+    title="results on PRW",
+    source="IAN, Table VI and Sec. V-B",
+    reported="ian-table6",
+    kinds=("prw",),
+    rows={"E2E-PS": "e2e-deep", "IAN": "ian-deep"},
+    claims=(_better("IAN", "E2E-PS", "Center loss improves search on PRW.", column=None),),
+    note=_STANDS,
+    variants=VARIANTS,
+)
+FIG4 = Experiment(
+    name="ian-fig4",
+    title="the weight of the center loss, by cross-validation",
+    source="IAN, Fig. 4",
+    reported="ian-fig4",
+    kinds=_CUHK,
+    rows={
+        "0": "fold-0",
+        "0.004": "fold-0.004",
+        "0.008": "fold-0.008",
+        "0.016": "fold-0.016",
+        "0.032": "fold-0.032",
+        "0.128": "fold-0.128",
+    },
+    claims=(
+        _better("0.032", "0", "Without center loss search is poor.", column=None),
+        *(
+            Claim(
+                f"{weight} is as good as 0.032",
+                "Search is stable from 0.016 to 0.128.",
+                {weight: 1, "0.032": -1},
+                kind="equivalence",
+                column=None,
+            )
+            for weight in ("0.016", "0.128")
+        ),
+    ),
+    note="At the tiny profile a small network stands for ResNet-101.  Five folds over the training people take the "
+    "place of seeds; no test person is seen.",
+    variants=VARIANTS,
+)
+DROPOUT = Experiment(
+    name="ian-dropout",
+    title="dropout against center loss",
+    source="IAN, Sec. III-B; the grid is not in the paper",
+    kinds=_CUHK,
+    rows={
+        "dropout, 0": "vgg-dropout-0",
+        "dropout, 0.0032": "vgg-dropout-0.0032",
+        "dropout, 0.032": "vgg-dropout-0.032",
+        "dropout, 0.3": "vgg-dropout-0.3",
+        "before dropout, 0.032": "vgg-before-0.032",
+        "before dropout, 0.3": "vgg-before-0.3",
+        "no dropout, 0": "vgg-bare-0",
+        "no dropout, 0.0032": "vgg-bare-0.0032",
+        "no dropout, 0.032": "vgg-bare-0.032",
+        "no dropout, 0.3": "vgg-bare-0.3",
+    },
+    claims=(
+        *(
+            Claim(
+                f"interaction at {weight}",
+                "What center loss brings without dropout, it does not bring with it.",
+                {f"no dropout, {weight}": 1, "no dropout, 0": -1, f"dropout, {weight}": -1, "dropout, 0": 1},
+                column=None,
+                source="Sec. III-B",
+            )
+            for weight in ("0.0032", "0.032", "0.3")
+        ),
+        *(
+            Claim(
+                f"attached before, {weight}",
+                "Center loss is better attached before dropout than behind it.",
+                {f"before dropout, {weight}": 1, f"dropout, {weight}": -1},
+                column=None,
+                source="not in the paper",
+            )
+            for weight in ("0.032", "0.3")
+        ),
+    ),
+    note="At the tiny profile a small network stands for VGGNet.  The number is the weight of the center loss.",
+    variants=VARIANTS,
+)
+GALLERY = Experiment(
+    name="ian-gallery",
+    title="the gain and the size of the gallery",
+    source="IAN, Fig. 5 and Sec. V-A",
+    reported="ian-fig5",
+    kinds=_CUHK,
+    rows={
+        "E2E-PS (VGGNet)": "vgg-dropout-0",
+        "E2E-PS (ResNet-101)": "e2e-deep",
+        "IAN (ResNet-101)": "ian-deep",
+    },
+    claims=(
+        *(
+            Claim(
+                f"gain over {rival} grows",
+                f"IAN's lead over {rival} is larger in the largest gallery than in the smallest.",
+                {"IAN (ResNet-101)": 1, rival: -1},
+                measure="gallery growth",
+                margin=1.0,
+                column=None,
+            )
+            for rival in ("E2E-PS (VGGNet)", "E2E-PS (ResNet-101)")
+        ),
+    ),
+    note=_STANDS,
+    variants=VARIANTS,
+)
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for experiment in (TABLE1, TABLE2, TABLE3, TABLE4, TABLE6, FIG4, DROPOUT, GALLERY)
+}

@@ -1,0 +1,183 @@
+"""Chains of recipes: each step begins where the one before ended, is trained once, and survives a kill."""
+
+import numpy as np
+import pytest
+import torch
+from toy_sets import toy_data, toy_recipe
+
+from pslib.data.annotations import UNLABELLED
+from pslib.data.validation import carve_fold
+from pslib.errors import UserError
+from pslib.experiments import stages
+from pslib.experiments.records import read_record
+from pslib.experiments.run import run
+from pslib.experiments.stages import state_of, train_chain
+from pslib.models.two_stage import TwoStageConfig
+from pslib.training.checkpoints import load_model
+from pslib.training.crops import CropBatches, background_box
+from pslib.training.ian_recipes import fine_tuned
+from pslib.training.recipe import Schedule, recipe_hash
+from pslib.training.trainer import DivergedError, build_model, train
+
+SHORT = Schedule(steps=2, batch_size=2, learning_rate=1e-3, warmup_steps=0)
+CROPS = toy_recipe(
+    name="toy-crops",
+    model=TwoStageConfig(embedding_dim=8, rss_samples=3, rois_per_image=8),
+    schedule=SHORT,
+    stage="crops",
+    crop_size=(16, 12),
+    warm_start="none",
+)
+SCENES = CROPS.with_(name="toy-scenes", stage="scenes", start=CROPS)
+LAST = fine_tuned(SCENES, "toy-ian", SHORT, center=0.5)
+
+
+def chain(recipe, folder, **options):
+    return train_chain(recipe, toy_data().train, "f", 0, work=folder, **options)
+
+
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_chain_is_its_steps_one_after_another(tmp_path):
+    data = toy_data().train
+    state = None
+    for recipe in (CROPS, SCENES, LAST):
+        model, _ = train(recipe, data, 0, initial=state)
+        state = model.state_dict()
+    found, curves = chain(LAST, tmp_path)
+    assert same(found.state_dict(), state)
+    assert len(curves.losses["rss"]) == 2 and curves.earlier_seconds > 0 and not found.training
+    assert {"center", "rss_people"} <= set(curves.losses)
+
+
+def test_what_two_recipes_start_from_is_trained_once(tmp_path, monkeypatch):
+    trained = []
+
+    def counting(recipe, *arguments, **options):
+        trained.append(recipe.name)
+        return train(recipe, *arguments, **options)
+
+    monkeypatch.setattr(stages, "train", counting)
+    chain(LAST, tmp_path)
+    chain(fine_tuned(SCENES, "other", SHORT), tmp_path)
+    chain(SCENES, tmp_path)
+    assert trained == ["toy-crops", "toy-scenes", "toy-ian", "other"]
+
+
+def test_kept_weights_are_validated_when_asked(tmp_path):
+    chain(SCENES, tmp_path)
+    _, curves = chain(SCENES, tmp_path, validate=lambda model: {"map": 1.0}, validate_at=(2,))
+    assert curves.validation == [{"step": 2, "map": 1.0}]
+
+
+def test_a_killed_chain_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    whole, _ = chain(LAST, tmp_path / "whole")
+
+    class KilledError(Exception):
+        pass
+
+    def killed(recipe, *arguments, **options):
+        if recipe.name == "toy-scenes":
+            train(recipe, *arguments, **{**options, "stop_after": 1})
+            raise KilledError
+        return train(recipe, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", killed)
+        with pytest.raises(KilledError):
+            chain(LAST, tmp_path / "killed")
+    assert not state_of(tmp_path / "killed", recipe_hash(SCENES, "f"), 0).exists()
+    again, _ = chain(LAST, tmp_path / "killed")
+    assert same(again.state_dict(), whole.state_dict())
+
+
+def test_damaged_kept_weights_are_named(tmp_path):
+    chain(SCENES, tmp_path)
+    kept = state_of(tmp_path, recipe_hash(SCENES, "f"), 0)
+    kept.write_bytes(b"no weights")
+    with pytest.raises(UserError, match=str(kept)):
+        chain(LAST, tmp_path)
+
+
+def test_a_diverging_start_fails_the_run(tmp_path):
+    bad = SCENES.with_(start=CROPS.with_(schedule__learning_rate=1e20, schedule__clip_norm=1e30))
+    with pytest.raises(DivergedError):
+        chain(bad, tmp_path)
+
+
+def test_the_record_of_a_chain_counts_all_its_time_and_its_weights_load(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    options = {"records": tmp_path / "records", "work": tmp_path / "work", "weights": weights, "inside": True}
+    record = read_record(run(LAST, 0, toy_data(), **options))
+    assert record.recipe == LAST and record.info["status"] == "finished"
+    assert record.info["cost"]["earlier_seconds"] > 0 and "readout" not in record.info["results"]
+    assert len(record.info["validation"]) == 1
+    model = load_model(weights)
+    assert model.config == LAST.model and model.similarity == "euclidean"
+
+
+def test_the_model_draws_the_same_whatever_was_drawn_before():
+    first, _ = train(SCENES.with_(start=None), toy_data().train, 0)
+    torch.rand(5)
+    second, _ = train(SCENES.with_(start=None), toy_data().train, 0)
+    assert same(first.state_dict(), second.state_dict())
+
+
+def test_initial_weights_replace_the_warm_start():
+    model = build_model(SCENES.with_(start=None), 6, seed=0)
+    other = build_model(SCENES.with_(start=None, warm_start="neutral"), 6, seed=1, initial=model.state_dict())
+    assert same(model.state_dict(), other.state_dict())
+
+
+def test_crops_show_people_and_as_much_background():
+    data = toy_data().train
+    batches = CropBatches(CROPS.with_(schedule__batch_size=1000), data, 0)
+    labelled = sum(int((frame.person_ids != UNLABELLED).sum()) for frame in data.frames)
+    assert batches.examples == 2 * labelled
+    images, targets = CropBatches(CROPS.with_(schedule__batch_size=batches.examples), data, 0)[0]
+    assert {tuple(image.shape) for image in images} == {(3, 16, 12)}
+    labels = torch.cat([target["labels"] for target in targets])
+    assert int((labels == len(data.person_ids)).sum()) == labelled and labels.min() >= 0
+
+
+def test_background_keeps_away_from_people_where_it_can():
+    generator = torch.Generator().manual_seed(0)
+    person = torch.tensor([[10.0, 10.0, 30.0, 60.0]]).numpy()
+    for _ in range(20):
+        box = background_box(person, person[0], (80, 120), generator)
+        assert np.allclose(box[2:] - box[:2], (20, 50), atol=1e-4) and box.min() >= 0 and box[2] <= 120 and box[3] <= 80
+        overlap = (min(box[2], 30) - max(box[0], 10)), (min(box[3], 60) - max(box[1], 10))
+        assert max(overlap[0], 0) * max(overlap[1], 0) <= 0.1 * 20 * 50
+    full = torch.tensor([[0.0, 0.0, 50.0, 50.0]]).numpy()
+    assert background_box(full, full[0], (50, 50), generator).tolist() == [0, 0, 50, 50]
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_folds_share_nobody_and_no_frame(folds):
+    data = toy_data().train
+    held_people = []
+    for fold in range(folds):
+        training, held = carve_fold(data, folds, fold)
+        assert not set(training.person_ids) & set(held.person_ids)
+        assert not {frame.name for frame in training.frames} & {frame.name for frame in held.frames}
+        assert len(training.frames) + len(held.frames) == len(data.frames)
+        held_people += list(held.person_ids)
+    assert sorted(held_people) == sorted(data.person_ids)
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(3, 3), (3, -1), (1000, 0)])
+def test_a_fold_that_is_not_there(folds, fold):
+    with pytest.raises(UserError, match=f"fold {fold} of {folds}"):
+        carve_fold(toy_data().train, folds, fold)
+
+
+def test_a_cross_validated_run_is_tested_on_its_fold(tmp_path):
+    data = toy_data()
+    recipe = SCENES.with_(start=None, folds=2)
+    records = [read_record(run(recipe, fold, data, records=tmp_path / "r", work=tmp_path / "w")) for fold in (0, 1)]
+    people = [set(record.people("validation").tolist()) for record in records]
+    assert people[0] and people[1] and not people[0] & people[1]
+    assert people[0] | people[1] <= set(data.train.person_ids)
+    assert [record.info["validation"] for record in records] == [[], []]

@@ -12,7 +12,7 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from pslib.data.layouts import write_bytes
 from pslib.errors import UserError
 from pslib.evaluation import gallery
 from pslib.evaluation.detections import Detections
-from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
+from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery, similarity_of
 from pslib.models import alignps, backbones, batching, fcos, neck
 
 __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
@@ -119,7 +119,7 @@ def cached_gallery(
     path = folder / f"{name}-{key}.npz"
     if path.exists():
         try:
-            return _read(path, key, len(data.frames))
+            return replace(_read(path, key, len(data.frames)), similarity=similarity_of(model))
         except _DAMAGE as error:
             kept = path.with_name(path.name + ".set-aside")
             os.replace(path, kept)

@@ -20,7 +20,7 @@ from pslib.evaluation.detections import Detections
 from pslib.evaluation.embed import ground_truth_queries
 from pslib.progress import progress
 
-__all__ = ["SearchModel", "GalleryEmbeddings", "embed_gallery"]
+__all__ = ["SearchModel", "GalleryEmbeddings", "embed_gallery", "similarity_of"]
 
 
 class SearchModel(Interface):
@@ -43,6 +43,11 @@ class GalleryEmbeddings:
     def of_queries(self, protocol: Protocol) -> np.ndarray:
         """Embeddings of the queries' annotated boxes, (Q, D)."""
         return ground_truth_queries(protocol, self.ground_truth)
+
+
+def similarity_of(model: SearchModel) -> str:
+    """How a model means its embeddings to be compared: "cosine", unless it says "euclidean" itself."""
+    return getattr(model, "similarity", "cosine")
 
 
 @torch.no_grad()
@@ -82,5 +87,5 @@ def embed_gallery(
         detections=Detections(frame=np.repeat(np.arange(len(found), dtype=np.int32), counts), **joined),
         ground_truth=Detections.from_ground_truth(data.frames, np.concatenate(annotated)),
         person_ids=np.concatenate([frame.person_ids for frame in data.frames]),
-        similarity=getattr(model, "similarity", "cosine"),
+        similarity=similarity_of(model),
     )

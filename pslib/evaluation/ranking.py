@@ -6,7 +6,7 @@ last nobody knows who it is, so nothing can be called right or wrong.  Where she
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pslib.evaluation.detections import Detections
 from pslib.evaluation.explain import Appearance, explain
 from pslib.evaluation.galleries import box_iou_threshold, resolve
 from pslib.evaluation.gallery import GalleryEmbeddings
+from pslib.evaluation.nearest import as_dot_products
 from pslib.evaluation.ragged import paired_iou, ranges, segment_argmax
 from pslib.evaluation.search import search
 
@@ -40,7 +41,8 @@ class Missed:
 class Ranking:
     """All K detections of a gallery that reach the score threshold, most similar first.
 
-    ``detection`` (K,) rows of the gallery's detections; ``similarity`` (K,) cosine -1..1; ``verdict`` K of
+    ``detection`` (K,) rows of the gallery's detections; ``similarity`` (K,) cosine -1..1, or the negative
+    distance where a model compares by it; ``verdict`` K of
     :data:`VERDICTS`: ``"right"``; ``"second box"``, on her where she was found already; ``"not labelled"``, on somebody
     whose identity nobody annotated, or the query herself is not known; ``"wrong"``, on another person or on nobody.
     All but ``"right"`` count as wrong.
@@ -79,7 +81,7 @@ def rank(
     score_threshold: float = 0.0,
     shown: int = 10,
 ) -> Ranking:
-    """Rank the detections of ``gallery`` by similarity to ``query_embedding`` (D,).
+    """Rank the detections of ``gallery`` by similarity to ``query_embedding`` (D,), as its model compares embeddings.
 
     Args:
         gallery: all frames as one model sees them; the query's embedding must be the same model's.
@@ -107,10 +109,17 @@ def rank(
     among = _under(among, frames, query_frame, require_choice("camera filter", cameras, CAMERAS))
     # A query from elsewhere is in none of the frames; with its own image kept, the number of its frame is not read.
     query = Query(max(query_frame, 0), np.zeros(4, np.float32), person_id)
+    compared, asked = detections, query_embedding
+    if gallery.similarity == "euclidean":
+        rows, (asked,) = as_dot_products(detections.embeddings, query_embedding[None])
+        compared = replace(detections, embeddings=rows)
     told = explain(
-        Protocol("of this query", [query], [among]), 0, detections, query_embedding, num_frames=len(frames),
+        Protocol("of this query", [query], [among]), 0, compared, asked, num_frames=len(frames),
         score_threshold=score_threshold,
     )  # fmt: skip
+    if gallery.similarity == "euclidean":
+        apart = np.linalg.norm(detections.embeddings[told.detection] - query_embedding, axis=1)
+        told = replace(told, similarity=-apart)
     searched = len(np.unique(among.frames))
     if person_id == UNLABELLED:
         note = "nobody knows who this is, so nothing can be counted as right or wrong"

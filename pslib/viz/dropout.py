@@ -47,7 +47,7 @@ def clouds_figure(panels: Mapping[str, Cloud], columns: Sequence[np.ndarray]) ->
     >>> fig.axes[0].get_title()
     'two passes\\nexpected difference 1.00'
     """
-    fig, axes = new_figure(9.0, 2.9, 1, len(panels), squeeze=False, sharex=True, sharey=True)
+    fig, axes = new_figure(9.0, 3.5, 1, len(panels), squeeze=False, sharex=True, sharey=True)
     for ax, (title, cloud), arrows in zip(axes.flat, panels.items(), columns, strict=True):
         for arrow in np.atleast_2d(arrows):
             ax.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "-|>", "color": "#999999", "lw": 1.1})
@@ -60,6 +60,10 @@ def clouds_figure(panels: Mapping[str, Cloud], columns: Sequence[np.ndarray]) ->
         ax.tick_params(labelsize=8)
         ax.set_aspect("equal")
         ax.spines[["top", "right"]].set_visible(False)
+    every = np.concatenate([[(0.0, 0.0)], *(cloud.points for cloud in panels.values())])
+    margin = 0.12 * np.ptp(every)
+    low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
+    axes[0, 0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     return fig
 
 
@@ -81,7 +85,9 @@ def measured_figure(panels: Mapping[str, Sequence[Measured]], xlabels: Sequence[
     for ax, (title, series), xlabel in zip(axes.flat, panels.items(), xlabels, strict=True):
         for (color, line, mark), one in zip(styles, series, strict=False):
             ax.plot(*one.formula, color=color, ls=line, lw=1.4, label=f"{one.label}: formula")
-            ax.errorbar(one.x, one.y, yerr=one.error, fmt=mark, color=color, ms=5, capsize=3, label="measured")
+            ax.errorbar(
+                one.x, one.y, yerr=one.error, fmt=mark, color=color, ms=5, capsize=3, label=f"{one.label}: measured"
+            )
         for scale, values in ((ax.set_xscale, [v for one in series for v in one.x]),
                               (ax.set_yscale, [v for one in series for v in one.y])):  # fmt: skip
             if min(values) > 0 and max(values) > 30 * min(values):
@@ -128,20 +134,21 @@ def arms_figure(arms: Mapping[str, Arm], lams: Sequence[float], logarithmic: Seq
     return fig
 
 
-def columns_figure(panels: Mapping[str, np.ndarray], every: int = 1) -> Figure:
+def columns_figure(panels: Mapping[str, np.ndarray], label: str = "") -> Figure:
     """What each hidden unit adds to the feature over the epochs: panels of (E, H), one colour scale, units sorted."""
     fig, axes = new_figure(7.8, 2.8, 1, len(panels), squeeze=False, sharey=True)
     top = max(float(values.max()) for values in panels.values())
     for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
         order = np.argsort(-values[-1])
         shown = ax.imshow(values[:, order].T, aspect="auto", cmap="cividis", vmin=0, vmax=top, origin="lower",
-                          extent=(0, every * (len(values) - 1), 0, values.shape[1]))  # fmt: skip
+                          extent=(0, len(values) - 1, 0, values.shape[1]))  # fmt: skip
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("epoch", fontsize=8.5)
         ax.tick_params(labelsize=8)
     axes[0, 0].set_ylabel("hidden units, largest below", fontsize=8.5)
     bar = fig.colorbar(shown, ax=list(axes.flat), shrink=0.9)
     bar.ax.tick_params(labelsize=8)
+    bar.set_label(label, fontsize=8.5)
     return fig
 
 
@@ -169,7 +176,8 @@ def moment_figure(moments: Mapping[str, Moment], limit: float) -> Figure:
 
     Below, the passes of a few images are drawn as clouds, and every digit stands at its mean.
     """
-    fig, axes = new_figure(2.9 * len(moments) + 0.4, 5.6, 2, len(moments), squeeze=False)
+    width = min(2.9, 8.8 / len(moments))
+    fig, axes = new_figure(width * len(moments) + 0.2, 2 * width + 0.5, 2, len(moments), squeeze=False)
     for column, (title, moment) in zip(axes.T, moments.items(), strict=True):
         own = 1.05 * float(np.quantile(np.abs(moment.features), 0.995)) + 1e-9
         for ax, edge, near in ((column[0], limit, False), (column[1], own, True)):
@@ -178,7 +186,7 @@ def moment_figure(moments: Mapping[str, Moment], limit: float) -> Figure:
             ax.set_aspect("equal")
             ax.tick_params(labelsize=7.5)
         column[0].set_title(title, fontsize=9)
-        column[1].set_title(f"the same, near (mean length {moment.length:.2g})\nmAP {moment.euclidean:.0f} Euclidean, "
+        column[1].set_title(f"near by: mean length {moment.length:.2g}\nmAP {moment.euclidean:.0f} Euclidean, "
                             f"{moment.cosine:.0f} cosine", fontsize=8.5)  # fmt: skip
     return fig
 
@@ -198,7 +206,7 @@ def _digits(ax: Axes, moment: Moment, near: bool) -> None:
     if not near:
         return
     for cloud in moment.passes:
-        ax.scatter(*cloud.T, s=3, color=CLOUD_COLOR, alpha=0.35, lw=0)
+        ax.scatter(*cloud.T, s=4, color=CLOUD_COLOR, alpha=0.5, lw=0)
     for digit in np.unique(moment.labels):
         ax.text(*moment.features[moment.labels == digit].mean(axis=0), str(digit), fontsize=9, ha="center", va="center",
                 bbox={"facecolor": "white", "edgecolor": DIGIT_COLORS[digit], "pad": 1.2, "lw": 0.8})  # fmt: skip

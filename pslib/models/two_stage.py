@@ -58,7 +58,7 @@ class TwoStageConfig:
     rpn_after_nms: tuple[int, int] = (100, 60)
     rpn_nms_threshold: float = 0.6  # 0.7 in Faster R-CNN; with 60 proposals fewer on one person find more people
     rpn_score_threshold: float = 0.0
-    rois_per_image: int = 16  # in training
+    rois_per_image: int = 12  # in training
     positive_fraction: float = 0.5
     positive_iou: float = 0.5  # overlap from which an ROI shows the person, with her identity
     identity_loss: str = "rss"  # or "oim"

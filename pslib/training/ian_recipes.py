@@ -22,11 +22,21 @@ _FINE = Schedule(steps=300, batch_size=4, learning_rate=3e-4, policy="steps", mi
 
 
 def three_steps(
-    model: TwoStageConfig, name: str, crops: Schedule = _CROPS, scenes: Schedule = _SCENES, **shared: object
+    model: TwoStageConfig,
+    name: str,
+    crops: Schedule = _CROPS,
+    scenes: Schedule = _SCENES,
+    crops_dropout: float | None = None,
+    **shared: object,
 ) -> Recipe:
-    """Steps 1 and 2: a recipe of scenes that starts from one of crops; ``shared`` fields hold for both."""
+    """Steps 1 and 2: a recipe of scenes that starts from one of crops; ``shared`` fields hold for both.
+
+    ``crops_dropout`` is the dropout of step 1 where it differs from the model's.
+    """
     first = Recipe(f"{name}-crops", "cuhk-sysu", model=model, stage="crops", schedule=crops, **shared)
-    return first.with_(name=f"{name}-scenes", stage="scenes", schedule=scenes, start=first)
+    if crops_dropout is not None:
+        first = first.with_(model__dropout=crops_dropout)
+    return first.with_(name=f"{name}-scenes", stage="scenes", model=model, schedule=scenes, start=first)
 
 
 def fine_tuned(start: Recipe, name: str, schedule: Schedule = _FINE, center: float = 0.0, **changes: object) -> Recipe:

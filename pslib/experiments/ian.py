@@ -20,9 +20,9 @@ CENTER_WEIGHTS = (0.0, 0.004, 0.008, 0.016, 0.032, 0.128)  # Fig. 4
 CURVE = (0, 10_000, 20_000, 30_000, 40_000)  # iterations of Table III
 FINE_WEIGHT = 0.0032  # lambda of Table III
 # VGGNet at the tiny profile.  Fully connected layers learn slower than a residual stage, at a lower rate.  Dropout
-# begins with step 2, and drops fewer units than the paper's half: its fc6 and fc7 come from ImageNet, while these have to
-# learn from nothing, and with half of the units dropped they stayed at the plateau (trials on validation people: 0.5 and
-# 0.25 in step 1; 0.5 and 0.3 in step 2).
+# begins with step 2, and drops fewer units than the paper's half: its fc6 and fc7 come from ImageNet, while these have
+# to learn from nothing, and with half of the units dropped they stayed at the plateau (trials on validation people: 0.5
+# and 0.25 in step 1; 0.5 and 0.3 in step 2).
 _DROPOUT = 0.3
 _VGG_CROPS = Schedule(steps=3000, batch_size=32, learning_rate=1e-3, warmup_steps=300)
 _VGG_SCENES = Schedule(steps=2400, batch_size=4, learning_rate=1e-3, warmup_steps=240)

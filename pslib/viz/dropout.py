@@ -47,12 +47,12 @@ def clouds_figure(panels: Mapping[str, Cloud], columns: Sequence[np.ndarray]) ->
     >>> fig.axes[0].get_title()
     'two passes\\nexpected difference 1.00'
     """
-    fig, axes = new_figure(9.0, 3.5, 1, len(panels), squeeze=False, sharex=True, sharey=True)
+    fig, axes = new_figure(9.0, 3.3, 1, len(panels), squeeze=False, sharex=True, sharey=True)
     for ax, (title, cloud), arrows in zip(axes.flat, panels.items(), columns, strict=True):
         for arrow in np.atleast_2d(arrows):
             ax.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "-|>", "color": "#999999", "lw": 1.1})
         size = 260 * cloud.weights / cloud.weights.max() if len(cloud.points) <= 64 else np.full(len(cloud.points), 9)
-        ax.scatter(*cloud.points.T, s=size, color=PALETTE["sky"], alpha=0.55, edgecolor=PALETTE["blue"], lw=0.6)
+        ax.scatter(*cloud.points.T, s=size, color="#BFE1F6", edgecolor=PALETTE["blue"], lw=0.6)
         ax.plot(*cloud.mean, "*", color=PALETTE["vermillion"], ms=13, mec="black", mew=0.6)
         ax.axhline(0, color="#CCCCCC", lw=0.7, zorder=0)
         ax.axvline(0, color="#CCCCCC", lw=0.7, zorder=0)
@@ -118,7 +118,7 @@ def arms_figure(arms: Mapping[str, Arm], lams: Sequence[float], logarithmic: Seq
             color, line, mark = ARM_STYLES[name]
             values = np.asarray(arm.measures[measure])
             for seed in values:
-                ax.plot(places, seed, mark, color=color, ms=3, alpha=0.45)
+                ax.plot(places, seed, mark, color=color, ms=3.5, mfc="white", mew=0.8)
             ax.plot(places, values.mean(axis=0), color=color, ls=line, marker=mark, ms=6, lw=1.8, label=name)
         if measure in logarithmic:
             ax.set_yscale("log")
@@ -201,12 +201,12 @@ def moment_alt(moment: Moment) -> str:
 
 
 def _digits(ax: Axes, moment: Moment, near: bool) -> None:
-    ax.scatter(*moment.features.T, s=5, c=[DIGIT_COLORS[label] for label in moment.labels], alpha=0.6, lw=0)
+    ax.scatter(*moment.features.T, s=5, c=[DIGIT_COLORS[label] for label in moment.labels], lw=0)
     ax.plot(0, 0, "+", color="black", ms=8)
     if not near:
         return
     for cloud in moment.passes:
-        ax.scatter(*cloud.T, s=4, color=CLOUD_COLOR, alpha=0.5, lw=0)
+        ax.scatter(*cloud.T, s=3, color=CLOUD_COLOR, lw=0)
     for digit in np.unique(moment.labels):
         ax.text(*moment.features[moment.labels == digit].mean(axis=0), str(digit), fontsize=9, ha="center", va="center",
                 bbox={"facecolor": "white", "edgecolor": DIGIT_COLORS[digit], "pad": 1.2, "lw": 0.8})  # fmt: skip

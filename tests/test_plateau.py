@@ -9,6 +9,7 @@ from toy_sets import toy_recipe
 from pslib import paths
 from pslib.experiments.plateau import has_learned, plateau_reason, uniform_loss
 from pslib.experiments.records import Record, read_records
+from pslib.training.recipes import make_recipe
 
 UNIFORM = uniform_loss(640, 128)
 
@@ -52,6 +53,32 @@ FALLS_TO_UNIFORM = np.linspace(UNIFORM + 1.2, UNIFORM - 0.1, 360)
 def test_the_criterion_on_curves_drawn_by_hand(curve, points, learned):
     record = run_of(curve, points)
     assert has_learned(record) is learned and bool(plateau_reason(record)) is not learned
+
+
+RSS_UNIFORM = np.log(64)
+
+
+def two_stage(curve, start=None):
+    """A record of an RSS model with this loss over labelled people, fine-tuned from ``start`` if that is a stage."""
+    recipe = asdict(make_recipe("ian", "cuhk-sysu").with_(start=None))
+    recipe["start"] = {"stage": start} if start else None
+    info = {"recipe": recipe, "data": {"identities": 640}, "validation": []}
+    return Record(None, info, {"loss/rss_people": np.array(curve, np.float32), "loss/rss": np.zeros(len(curve))})
+
+
+@pytest.mark.parametrize(
+    ("curve", "start", "learned"),
+    [
+        (noisy(np.full(300, RSS_UNIFORM)), "crops", False),  # background is told apart, nobody else
+        (noisy(np.full(300, RSS_UNIFORM)), "scenes", False),
+        (noisy(np.linspace(5, 2.5, 300)), "crops", True),
+        (noisy(np.full(300, 2.5)), "scenes", True),
+        (noisy(np.linspace(2.5, 5, 300)), "scenes", True),  # center loss has undone what was learned: a result
+        (noisy(np.linspace(2.5, 5, 300)), "crops", False),
+    ],
+)
+def test_the_criterion_of_two_stage_models(curve, start, learned):
+    assert has_learned(two_stage(curve, start)) is learned
 
 
 def test_the_reason_holds_the_numbers_it_rests_on():

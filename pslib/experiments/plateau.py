@@ -15,8 +15,8 @@ its loss has just come down to it.  Hence two signs, either of which suffices:
 
 A two-stage model has a softmax over sampled classes (RSS) instead, whose uniform value is the logarithm of their
 number.  Telling people from background lowers that loss at once, so what counts is its mean over labelled people, of
-whom nothing is learned that way.  The last recipe of a chain begins with a model that has learned: only the first sign
-can show there.
+whom nothing is learned that way.  A recipe that fine-tunes begins with a model that has learned, or not: its first
+tenth may show the sign as well.  What it does to that model, be it harm, is what is compared.
 
 A model that never learned shows neither: its loss hovers at the uniform value or above, and its search stays where the
 warm start put it.  Both signs come from the record alone.
@@ -59,7 +59,9 @@ def plateau_reason(record: Record) -> str:
         uniform = math.log(min(model["rss_samples"] or identities + 1, identities + 1))
     tenths = np.array([part.mean() for part in np.array_split(curve.astype(np.float64), TENTHS)])
     points = [entry["ground_truth_map"] for entry in record.info.get("validation", [])]
-    below = tenths[-1] <= (1 - BELOW_UNIFORM) * uniform
+    start = record.info["recipe"].get("start")
+    goes_on = start is not None and start["stage"] == record.info["recipe"]["stage"]
+    below = min(tenths[-1], tenths[0] if goes_on else np.inf) <= (1 - BELOW_UNIFORM) * uniform
     fell = tenths[-1] <= (1 - BELOW_HIGHEST) * tenths.max()
     gained = len(points) > 1 and points[-1] >= GAIN * points[0]
     if below or (fell and gained):

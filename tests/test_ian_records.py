@@ -1,0 +1,24 @@
+"""What the records of E2E-PS and IAN must show before anything is concluded from them."""
+
+import pytest
+
+from pslib import paths
+from pslib.data.loading import load
+from pslib.evaluation.model_free import measure
+from pslib.experiments.ian import VARIANTS
+from pslib.experiments.lookup import records_of
+
+NAMES = ("e2e-ps", "ian", "e2e-deep", "ian-deep")
+
+
+@pytest.mark.parametrize("kind", ["cuhk-sysu", "prw"])
+def test_e2e_ps_and_ian_tell_people_apart_better_than_their_colours_do(kind):
+    """Ground-truth boxes of the test people, against the six-stripe histogram, which learns nothing."""
+    found = {name: records_of(VARIANTS[name].with_(kind=kind)) for name in NAMES}
+    protocol = "TestG100" if kind == "cuhk-sysu" else "regular"
+    data = load(kind, paths.synthetic_dir("tiny") / kind, "test")
+    histogram = measure(data, protocol)["histogram"]
+    for name, records in found.items():
+        for record in records:
+            reached = record.info["results"]["ground_truth"][protocol]["map"]
+            assert reached > histogram, f"{name}, seed {record.info['seed']}: {reached:.1f}, histogram {histogram:.1f}"

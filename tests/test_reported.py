@@ -68,7 +68,8 @@ def test_rows_are_those_of_the_experiment(name):
     table = reported(experiment.reported)
     for kind in set(experiment.kinds) & set(table.kinds):
         # A row that the text has no number for may be a method that is not rebuilt here.
-        known = {row for row in table.rows(kind) if any(v is not None for v in table.numbers(kind, row))}
+        columns = table.columns[kind]
+        known = {row for row in table.rows(kind) if any(table.value(row, kind, c) is not None for c in columns)}
         assert known <= set(experiment.rows)
     for claim in experiment.claims:
         if claim.column is not None:

@@ -288,6 +288,8 @@ GALLERY = Experiment(
     rows={
         "E2E-PS (VGGNet)": "vgg-dropout-0",
         "E2E-PS (ResNet-101)": "e2e-deep",
+        "JDI-PS (ResNet-50)": "jdi-ps",
+        "IAN (ResNet-50)": "ian",
         "IAN (ResNet-101)": "ian-deep",
     },
     claims=(
@@ -301,6 +303,14 @@ GALLERY = Experiment(
                 column=None,
             )
             for rival in ("E2E-PS (VGGNet)", "E2E-PS (ResNet-101)")
+        ),
+        Claim(
+            "gain over JDI-PS (ResNet-50) grows",
+            "IAN's lead over JDI-PS is larger in the largest gallery than in the smallest.",
+            {"IAN (ResNet-50)": 1, "JDI-PS (ResNet-50)": -1},
+            measure="gallery growth",
+            margin=1.0,
+            column=None,
         ),
     ),
     note=_STANDS,

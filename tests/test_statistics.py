@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from pslib.errors import UserError
-from pslib.evaluation.statistics import Interval, bootstrap_mean, paired_bootstrap, verdict
+from pslib.evaluation.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_runs,
+    nested_bootstrap,
+    paired_bootstrap,
+    verdict,
+)
 
 
 def covered(draw_interval, truth, trials, seed=0):
@@ -115,3 +122,30 @@ def test_bad_input():
         paired_bootstrap(np.array([[1.0, np.nan]]), np.arange(2), rng)
     with pytest.raises(UserError, match="unknown kind"):
         verdict(np.ones(2), Interval(1, 0, 2), kind="order")
+
+
+def test_folds_are_drawn_whole_and_people_within_them():
+    """Independent route: the variance of a mean of folds, by hand, for folds without any scatter inside."""
+    rng = np.random.default_rng(0)
+    levels = rng.normal(size=25)
+    values = [np.full(5, level) for level in levels]
+    people = [np.arange(5) + 10 * fold for fold in range(25)]
+    interval = nested_bootstrap(values, people, rng, draws=20_000, level=0.6827)  # one sigma to each side
+    assert interval.mean == pytest.approx(levels.mean())
+    assert interval.half_width == pytest.approx(levels.std() / 5, rel=0.05)  # sigma / sqrt(25)
+
+
+def test_folds_of_different_size_count_alike():
+    values, people = [np.zeros(100), np.ones(2)], [np.arange(100), np.array([200, 201])]
+    assert nested_bootstrap(values, people, np.random.default_rng(0)).mean == 0.5
+
+
+def test_runs_are_paired_if_they_share_their_people_and_nested_if_not():
+    rng = np.random.default_rng(1)
+    values, people = [rng.normal(size=8) for _ in range(3)], np.arange(8)
+    shared = bootstrap_runs(values, [people] * 3, np.random.default_rng(0))
+    assert shared == paired_bootstrap(np.stack(values), people, np.random.default_rng(0))
+    apart = [people, people + 10, people + 20]
+    assert bootstrap_runs(values, apart, np.random.default_rng(0)) == nested_bootstrap(
+        values, apart, np.random.default_rng(0)
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from pslib.errors import UserError, require_choice
 
-__all__ = ["Interval", "Verdict", "bootstrap_mean", "nested_bootstrap", "paired_bootstrap", "verdict"]
+__all__ = ["Interval", "Verdict", "bootstrap_mean", "bootstrap_runs", "nested_bootstrap", "paired_bootstrap", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,20 @@ def nested_bootstrap(differences: Sequence[np.ndarray], groups: Sequence[np.ndar
     folds = len(differences)
     shares = rng.multinomial(folds, np.full(folds, 1 / folds), size=draws) / folds  # (draws, folds)
     return _interval(float(np.mean([np.mean(values) for values in differences])), (shares * means).sum(axis=1), level)
+
+
+def bootstrap_runs(values: Sequence[np.ndarray], groups: Sequence[np.ndarray], rng: np.random.Generator) -> Interval:
+    """Interval of a mean over runs, each with values (Q,) of people (Q,): paired if all were tested on the same people,
+    as seeds are, nested if each has people of its own, as folds do.
+
+    >>> people = np.array([1, 2])
+    >>> runs = [np.array([1., 3.]), np.array([2., 4.])]
+    >>> bootstrap_runs(runs, [people, people], np.random.default_rng(0)).mean
+    2.5
+    """
+    if all(np.array_equal(groups[0], other) for other in groups):
+        return paired_bootstrap(np.stack(values), groups[0], rng)
+    return nested_bootstrap(values, groups, rng)
 
 
 def verdict(per_seed: np.ndarray, interval: Interval, margin: float = 0.0, kind: str = "difference") -> Verdict:

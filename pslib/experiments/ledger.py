@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pslib.errors import UserError
-from pslib.evaluation.statistics import Interval, Verdict, nested_bootstrap, paired_bootstrap, verdict
+from pslib.evaluation.statistics import Interval, Verdict, bootstrap_runs, verdict
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import commit_of_claim, is_ancestor
 from pslib.experiments.lookup import at_profile, find_experiment, known_fingerprint, runs_of
@@ -139,11 +139,7 @@ def entry(
         differences, groups = _contrast(claim, used)
     except _MissingError as missing:
         return Entry(**base, verdict=Verdict(NOT_RECORDED, str(missing)))
-    rng = np.random.default_rng(0)
-    if all(np.array_equal(groups[0], other) for other in groups):
-        interval = paired_bootstrap(np.stack(differences), groups[0], rng)
-    else:  # folds: each has people of its own
-        interval = nested_bootstrap(differences, groups, rng)
+    interval = bootstrap_runs(differences, groups, np.random.default_rng(0))
     per_seed = np.array([values.mean() for values in differences])
     said = verdict(per_seed, interval, claim.margin, claim.kind)
     if reason := _not_comparable(used, rows):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pslib.errors import UserError, require_choice
-from pslib.evaluation.statistics import Interval, paired_bootstrap
+from pslib.evaluation.statistics import Interval, bootstrap_runs
 from pslib.experiments.catalogue import VARIANTS
 from pslib.experiments.records import Record
 
@@ -46,21 +46,25 @@ def per_query(records: Sequence[Record], what: str = "map", boxes: str = "detect
     ``what`` is "map" (average precision) or "top1" (100 where the first rank is right); ``boxes`` is "detected" or
     "ground-truth".
     """
+    values, people = _runs(records, what, boxes, protocol)
+    return np.stack(values), people[0]
+
+
+def _runs(
+    records: Sequence[Record], what: str, boxes: str, protocol: str | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """For each record its values (Q,) in per cent and its queries' people (Q,), which differ between folds."""
     require_choice("measure", what, ("map", "top1"))
     name = protocol or main_protocol_of(records[0])
-    if what == "map":
-        values = np.stack([record.ap(name, boxes) for record in records])
-    else:
-        values = np.stack([record.rank(name, boxes) == 1 for record in records])
-    return 100 * values.astype(np.float64), records[0].people(name)
+    values = [record.ap(name, boxes) if what == "map" else record.rank(name, boxes) == 1 for record in records]
+    return [100 * one.astype(np.float64) for one in values], [record.people(name) for record in records]
 
 
 def summary(
     records: Sequence[Record], what: str = "map", boxes: str = "detected", protocol: str | None = None
 ) -> Interval:
     """Mean over seeds and queries with its 95 % interval, drawn over seeds, then over query people."""
-    values, people = per_query(records, what, boxes, protocol)
-    return paired_bootstrap(values, people, np.random.default_rng(0))
+    return bootstrap_runs(*_runs(records, what, boxes, protocol), np.random.default_rng(0))
 
 
 def difference(
@@ -72,8 +76,9 @@ def difference(
         names = " and ".join(group[0].info["recipe"]["name"] if group else "nothing" for group in (records, rivals))
         raise UserError(f"the records of {names} share no seed to compare: run both with the same seeds.")
     ours, theirs = ([r for seed in common for r in group if r.info["seed"] == seed] for group in (records, rivals))
-    (first, people), (second, _) = per_query(ours, what, boxes), per_query(theirs, what, boxes)
-    return paired_bootstrap(first - second, people, np.random.default_rng(0))
+    (first, people), (second, _) = _runs(ours, what, boxes), _runs(theirs, what, boxes)
+    apart = [one - other for one, other in zip(first, second, strict=True)]
+    return bootstrap_runs(apart, people, np.random.default_rng(0))
 
 
 def results_table(records: Sequence[Record]) -> str:

@@ -111,7 +111,7 @@ def arms_figure(arms: Mapping[str, Arm], lams: Sequence[float], logarithmic: Seq
     """One panel a measure, weights evenly spaced; a line through the seeds' means and a small mark a seed."""
     measures = list(next(iter(arms.values())).measures)
     rows = -(-len(measures) // 2)
-    fig, axes = new_figure(7.8, 2.45 * rows + 0.35, rows, 2, squeeze=False)
+    fig, axes = new_figure(7.8, 2.15 * rows + 0.35, rows, 2, squeeze=False)
     places = np.arange(len(lams))
     for ax, measure in zip(axes.flat, measures, strict=False):
         for name, arm in arms.items():
@@ -176,7 +176,7 @@ def moment_figure(moments: Mapping[str, Moment], limit: float) -> Figure:
 
     Below, the passes of a few images are drawn as clouds, and every digit stands at its mean.
     """
-    width = min(2.9, 8.8 / len(moments))
+    width = min(2.9, 8.0 / len(moments))
     fig, axes = new_figure(width * len(moments) + 0.2, 2 * width + 0.5, 2, len(moments), squeeze=False)
     for column, (title, moment) in zip(axes.T, moments.items(), strict=True):
         own = 1.05 * float(np.quantile(np.abs(moment.features), 0.995)) + 1e-9
@@ -187,7 +187,7 @@ def moment_figure(moments: Mapping[str, Moment], limit: float) -> Figure:
             ax.tick_params(labelsize=7.5)
         column[0].set_title(title, fontsize=9)
         column[1].set_title(f"near by: mean length {moment.length:.2g}\nmAP {moment.euclidean:.0f} Euclidean, "
-                            f"{moment.cosine:.0f} cosine", fontsize=8.5)  # fmt: skip
+                            f"{moment.cosine:.0f} cosine", fontsize=8)  # fmt: skip
     return fig
 
 

@@ -31,12 +31,11 @@ def test_anchors_count_their_labels_and_draw_the_positive_ones():
     labels = torch.zeros(4, 6, 2, dtype=torch.int64)
     labels[1, 2, 0], labels[3, 3, 1], labels[3, 3, 0] = 1, 1, -1
     fig = pictures.anchors_figure(IMAGE, anchors, labels, torch.tensor([[4.0, 4, 12, 28]]), (2, 3), 8)
-    left, right = fig.axes
-    assert len(left.patches) == 2  # the anchors of the one cell
-    assert len(right.patches) == 3  # two positive anchors and the true box
-    legend = [text.get_text() for text in right.get_legend().get_texts()]
+    (ax,) = fig.axes
+    assert len(ax.patches) == 5  # two positive anchors, the true box, the two anchors of the one cell
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend == ["person: 2 anchors", "background: 45 anchors", "ignored: 1 anchors"]
-    drawn = {line.get_label().split(":")[0]: len(line.get_xdata()) for line in right.lines}
+    drawn = {line.get_label().split(":")[0]: len(line.get_xdata()) for line in ax.lines}
     assert drawn == {"person": 2, "background": 22, "ignored": 0}  # a cell is drawn once, as its best anchor
 
 
@@ -94,7 +93,11 @@ def test_shapes_are_those_of_one_training_step_and_the_model_stays_as_it_was():
 def test_the_drawing_says_which_rows_each_loss_reads():
     config = TwoStageConfig()
     told = texts(two_stage_figure(TwoStage(config, 5)))
-    assert "RSS\nall 32 regions" in told and "center loss\nthe 2 true boxes" in told and "then averaged" in told
+    assert (
+        f"RSS\nall {config.rois_per_image} regions" in told
+        and "center loss\nthe 2 true boxes" in told
+        and "then averaged" in told
+    )
     everything = texts(two_stage_figure(TwoStage(replace(config, center_boxes="all"), 5)))
     assert "center loss\nall regions on people" in everything
     vgg = texts(two_stage_figure(TwoStage(replace(config, backbone="tiny-vgg", identity_loss="oim"), 5)))

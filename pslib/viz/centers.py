@@ -39,7 +39,7 @@ def step_figure(features: Any, old: Sequence[float], new: Sequence[float]) -> Fi
     """One step of Eq. 4 for one class: its features (n, 2), the center before and after, the features' mean."""
     features = np.asarray(features, float)
     mean = features.mean(axis=0)
-    fig, ax = new_figure(4.4, 3.3)
+    fig, ax = new_figure(4.0, 2.7)
     for point in features:
         ax.annotate("", old, point, arrowprops={"arrowstyle": "<|-", "color": "#888888", "ls": ":", "lw": 1.1})
     ax.plot(*features.T, "o", color=PALETTE["blue"], ms=8, label="features")
@@ -58,7 +58,7 @@ def step_figure(features: Any, old: Sequence[float], new: Sequence[float]) -> Fi
 
 def pull_figure(clouds: Mapping[str, Cloud], classes: Sequence[int], count: int = 25) -> Figure:
     """IAN Fig. 2: ``count`` features of some classes, each tied to its center; each panel has its own ruler."""
-    fig, axes = new_figure(8.4, 3.4, 1, len(clouds), squeeze=False)
+    fig, axes = new_figure(6.6, 2.8, 1, len(clouds), squeeze=False)
     for ax, (title, cloud) in zip(axes.flat, clouds.items(), strict=True):
         shown = np.concatenate([np.flatnonzero(cloud.labels == one)[:count] for one in classes])
         for place in shown:
@@ -73,7 +73,7 @@ def pull_figure(clouds: Mapping[str, Cloud], classes: Sequence[int], count: int 
 
 def rulers_figure(cloud: Cloud, reach: float, title: str) -> Figure:
     """One moment twice: on a fixed ruler that reaches to ``reach``, and on a ruler of its own."""
-    fig, axes = new_figure(8.0, 3.9, 1, 2)
+    fig, axes = new_figure(7.0, 3.5, 1, 2)
     for ax, side, words in zip(axes, (reach, cloud.reach), ("fixed ruler", "its own ruler"), strict=True):
         _scatter(ax, cloud, np.unique(cloud.labels), 7)
         _square(ax, side)
@@ -86,7 +86,7 @@ def features_figure(clouds: Mapping[str, Cloud]) -> Figure:
     """One column a run: above all runs on the ruler of the widest one, below each on a ruler of its own."""
     reach = max(cloud.reach for cloud in clouds.values())
     count = len(clouds)
-    fig, axes = new_figure(9.0, 2 * 9.0 / count + 0.6, 2, count, squeeze=False)
+    fig, axes = new_figure(1.9 * count + 0.2, 4.3, 2, count, squeeze=False)
     for (top, bottom), (title, cloud) in zip(axes.T, clouds.items(), strict=True):
         for ax, side in ((top, reach), (bottom, cloud.reach)):
             _scatter(ax, cloud, np.unique(cloud.labels) if ax is bottom else (), 4)

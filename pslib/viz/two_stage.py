@@ -26,7 +26,7 @@ EXACT, ROUNDED = (PALETTE["black"], "solid"), (PALETTE["vermillion"], "dashed")
 
 
 def ranked_frames_figure(
-    query: Any, box: Sequence[float], ranked: Sequence[tuple[Any, Sequence[float], bool, str]], columns: int = 3
+    query: Any, box: Sequence[float], ranked: Sequence[tuple[Any, Sequence[float], bool, str]], columns: int = 4
 ) -> Figure:
     """IAN Fig. 1: the query's whole frame with her ``box`` (4,), then ranked whole frames with the box that was found.
 
@@ -34,7 +34,7 @@ def ranked_frames_figure(
     """
     titles = ["query", *(f"rank {place}{words}" for place, (*_, words) in enumerate(ranked, start=1))]
     right = [None, *(is_right for _, _, is_right, _ in ranked)]
-    fig = image_grid([query, *(frame for frame, *_ in ranked)], titles, right=right, columns=columns)
+    fig = image_grid([query, *(frame for frame, *_ in ranked)], titles, right=right, columns=columns, width=6.2)
     for ax, drawn, verdict in zip(fig.axes, [box, *(one[1] for one in ranked)], right, strict=False):
         draw_boxes(ax, [drawn], color=PALETTE["black"], right=None if verdict is None else [verdict], linewidth=2.2)
     return fig
@@ -43,49 +43,61 @@ def ranked_frames_figure(
 def anchors_figure(
     image: Any, anchors: Tensor, labels: Tensor, truth: Tensor, cell: tuple[int, int], stride: int
 ) -> Figure:
-    """Left: the anchors of one ``cell`` (row, column).  Right: the anchors called a person, and every cell's label.
+    """Every cell with the label of its anchors, the anchors called a person, and all anchors of one ``cell``.
 
-    ``anchors`` (H, W, A, 4) xyxy px, ``labels`` (H, W, A) with the keys of :data:`LABELS`, ``truth`` (N, 4).  A cell's
-    mark is that of the best of its anchors: a person before an ignored one before background.
+    ``anchors`` (H, W, A, 4) xyxy px, ``labels`` (H, W, A) with the keys of :data:`LABELS`, ``truth`` (N, 4), ``cell``
+    (row, column).  A cell's mark is that of the best of its anchors: a person before an ignored one before background.
     """
     picture = to_array(image)
-    pale = (picture * 0.55 + 255 * 0.45).astype(np.uint8)
-    height, width = picture.shape[:2]
-    fig, (left, right) = new_figure(8.0, 8.0 / 2 * height / width + 0.45, 1, 2)
+    sides = _around(truth, picture)
+    fig, ax = new_figure(4.2, 4.2 * (sides[3] - sides[1]) / (sides[2] - sides[0]) + 0.5)
     rows, columns = labels.shape[:2]
     y, x = np.mgrid[:rows, :columns] * stride
-    left.imshow(pale)
-    left.plot(x.ravel(), y.ravel(), ".", color="#444444", ms=1.6)
-    for one, (color, line) in zip(
-        anchors[cell], ((PALETTE["blue"], "-"), (PALETTE["purple"], "--"), (PALETTE["orange"], ":")), strict=False
-    ):
-        draw_boxes(left, one[None], color=color, linestyle=line, linewidth=2.2)
-    left.plot(cell[1] * stride, cell[0] * stride, "o", color="black", ms=4)
-    left.set_title(f"a dot a cell, every {stride} px; the {anchors.shape[2]} anchors of one cell", fontsize=9)
-    right.imshow(pale)
+    ax.imshow((picture * 0.4 + 255 * 0.6).astype(np.uint8))
     rank = {0: 0, -1: 1, 1: 2}
     best = np.vectorize(rank.get)(labels.numpy()).max(axis=2)  # (H, W)
     for value, (color, mark, word) in LABELS.items():
         chosen = best == rank[value]
-        right.plot(x[chosen], y[chosen], mark, color=color, ms={1: 5, 0: 2.0, -1: 4}[value], mew=0.6,
-                   label=f"{word}: {int((labels == value).sum())} anchors", zorder=4 if value == 1 else 2)  # fmt: skip
-    draw_boxes(right, anchors[labels == 1], color=LABELS[1][0], linewidth=0.9)
-    draw_boxes(right, truth, color="black", linewidth=2)
-    right.set_title("labels of the anchors (thin: called a person; thick: true boxes)", fontsize=9)
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8, frameon=False)
-    for ax in (left, right):
-        ax.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        ax.plot(x[chosen], y[chosen], mark, color=color, ms={1: 5, 0: 2.0, -1: 4}[value], mew=0.6,
+                label=f"{word}: {int((labels == value).sum())} anchors", zorder=4 if value == 1 else 2)  # fmt: skip
+    draw_boxes(ax, anchors[labels == 1], color=LABELS[1][0], linewidth=0.9)
+    draw_boxes(ax, truth, color="black", linewidth=2)
+    for one, (color, line) in zip(
+        anchors[cell], ((PALETTE["blue"], "-"), (PALETTE["purple"], "--"), (PALETTE["orange"], ":")), strict=False
+    ):
+        draw_boxes(ax, one[None], color=color, linestyle=line, linewidth=2.2)
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=3,
+        fontsize=7,
+        frameon=False,
+        handletextpad=0.1,
+        columnspacing=0.8,
+    )
+    ax.set(xticks=[], yticks=[], xlim=(sides[0], sides[2]), ylim=(sides[3], sides[1]))
     return fig
+
+
+def _around(boxes: Tensor, picture: np.ndarray, margin: float = 32) -> list[float]:
+    """The part of a picture that ``boxes`` (N, 4) take, with a margin: left, top, right, bottom in px."""
+    height, width = picture.shape[:2]
+    low, high = boxes[:, :2].amin(dim=0) - margin, boxes[:, 2:].amax(dim=0) + margin
+    ends = [max(float(low[0]), -0.5), max(float(low[1]), -0.5), min(float(high[0]), width - 0.5)]
+    return [*ends, min(float(high[1]), height - 0.5)]
 
 
 def objectness_figure(
     image: Any, maps: Mapping[str, np.ndarray], stride: int, truth: Tensor, proposals: Tensor
 ) -> Figure:
-    """One panel for each of ``maps`` (h, w) in 0..1 over the picture, and a last one with the best proposals (K, 4)."""
+    """One panel for each of ``maps`` (h, w) in 0..1 over the picture, and a last one with the best proposals (K, 4).
+
+    All show the part of the picture around the true boxes (N, 4).
+    """
     picture = to_array(image)
-    height, width = picture.shape[:2]
+    sides = _around(truth, picture)
     panels = len(maps) + 1
-    fig, axes = new_figure(9.0, 9.0 / panels * height / width + 0.7, 1, panels)
+    fig, axes = new_figure(2.3 * panels, 2.3 * (sides[3] - sides[1]) / (sides[2] - sides[0]) + 0.7, 1, panels)
     covered = (-stride / 2 - 0.5, (next(iter(maps.values())).shape[1] - 0.5) * stride - 0.5)
     for ax, (title, values) in zip(axes, maps.items(), strict=False):
         bottom = (values.shape[0] - 0.5) * stride - 0.5
@@ -100,12 +112,12 @@ def objectness_figure(
     draw_boxes(axes[-1], proposals, color=PALETTE["blue"], linestyle="dashed", linewidth=1.6)
     axes[-1].set_title(f"dashed: the {len(proposals)} best after NMS", fontsize=9)
     for ax in axes:
-        ax.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        ax.set(xticks=[], yticks=[], xlim=(sides[0], sides[2]), ylim=(sides[3], sides[1]))
     return fig
 
 
 def roi_figure(values: Tensor, roi: Sequence[float], size: int, shifts: Sequence[float], answers: Any) -> Figure:
-    """What ROI pooling and RoIAlign read of one map, and what they answer when the box moves.
+    """Left: what ROI pooling (dashed) and RoIAlign (dots) read of one box.  Right: their answers while it moves.
 
     Args:
         values: the map (h, w), written into its cells.
@@ -114,34 +126,29 @@ def roi_figure(values: Tensor, roi: Sequence[float], size: int, shifts: Sequence
         shifts: how far the box was moved to the right, in cells, (S,).
         answers: name -> (S,) values of the upper left bin after each shift.
     """
-    fig, axes = new_figure(9.0, 3.0, 1, 3, width_ratios=(1, 1, 1.15))
+    fig, (ax, right) = new_figure(7.2, 3.0, 1, 2, width_ratios=(1, 1))
     x1, y1, x2, y2 = (float(side) for side in roi)
-    left, top, right, bottom = (int(np.floor(side + 0.5)) for side in (x1, y1, x2, y2))
-    for ax in axes[:2]:
-        ax.imshow(values.numpy(), cmap="cividis", alpha=0.45)
-        for (row, column), value in np.ndenumerate(values.numpy()):
-            ax.text(column, row, f"{value:.0f}", fontsize=7, ha="center", va="center")
-        ax.set(xticks=[], yticks=[])
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=EXACT[0], lw=2))
-    axes[0].set_title("ROI pooling: rounded to whole cells,\nthe largest value of each bin", fontsize=9)
-    axes[1].set_title(f"RoIAlign: nothing rounded,\npoints between cells, {size} x {size} bins", fontsize=9)
-    _rounded_bins(axes[0], (left, top, max(right - left + 1, 1), max(bottom - top + 1, 1)), size)
-    step = np.array([(x2 - x1) / size, (y2 - y1) / size])
-    for k in range(1, size):
-        axes[1].plot([x1 + k * step[0]] * 2, [y1, y2], color="black", lw=1)
-        axes[1].plot([x1, x2], [y1 + k * step[1]] * 2, color="black", lw=1)
-    places = (np.arange(2 * size) + 0.5) / 2
-    px, py = np.meshgrid(x1 + places * step[0], y1 + places * step[1])
-    axes[1].plot(px.ravel(), py.ravel(), ".", color=PALETTE["blue"], ms=5)
-    styles = ((*ROUNDED, "ROI pooling"), (PALETTE["blue"], "solid", "RoIAlign"))
-    for (name, values_of), (color, line, _) in zip(answers.items(), styles, strict=True):
-        axes[2].plot(shifts, values_of, color=color, ls=line, lw=1.8, label=name)
-    axes[2].set_xlabel("box moved to the right, in cells", fontsize=8.5)
-    axes[2].set_ylabel("upper left bin", fontsize=8.5)
-    axes[2].tick_params(labelsize=8)
-    axes[2].spines[["top", "right"]].set_visible(False)
-    axes[2].legend(fontsize=8, frameon=False)
-    axes[2].set_title("the answer while the box moves", fontsize=9)
+    left, top, last, bottom = (int(np.floor(side + 0.5)) for side in (x1, y1, x2, y2))
+    for (row, column), value in np.ndenumerate(values.numpy()):
+        ax.text(column, row, f"{value:.0f}", fontsize=7, ha="center", va="center", color="#666666")
+    high, wide = values.shape
+    ax.set(xticks=np.arange(wide) - 0.5, yticks=np.arange(high) - 0.5, xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5),
+           aspect="equal")  # fmt: skip
+    ax.tick_params(length=0, labelbottom=False, labelleft=False)
+    ax.grid(color="#DDDDDD", lw=0.6)
+    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=EXACT[0], lw=2.2))
+    _rounded_bins(ax, (left, top, max(last - left + 1, 1), max(bottom - top + 1, 1)), size)
+    places = (np.arange(2 * size) + 0.5) / (2 * size)
+    px, py = np.meshgrid(x1 + places * (x2 - x1), y1 + places * (y2 - y1))
+    ax.plot(px.ravel(), py.ravel(), "o", color=PALETTE["blue"], ms=3.5)
+    styles = (ROUNDED, (PALETTE["blue"], "solid"))
+    for (name, values_of), (color, line) in zip(answers.items(), styles, strict=True):
+        right.plot(shifts, values_of, color=color, ls=line, lw=1.8, label=name)
+    right.set_xlabel("box moved to the right, in cells", fontsize=8.5)
+    right.set_ylabel("upper left bin", fontsize=8.5)
+    right.tick_params(labelsize=8)
+    right.spines[["top", "right"]].set_visible(False)
+    right.legend(fontsize=8, frameon=False)
     return fig
 
 
@@ -166,7 +173,7 @@ def rss_figure(chosen: Any, own: Sequence[int], pushes: Mapping[str, Any]) -> Fi
     """
     chosen = np.asarray(chosen)
     rows, classes = chosen.shape
-    fig, (left, right) = new_figure(9.0, 2.7, 1, 2, width_ratios=(1.25, 1))
+    fig, (left, right) = new_figure(7.2, 2.4, 1, 2, width_ratios=(1.25, 1))
     grid = np.where(chosen, 0.75, 1.0)
     left.imshow(grid, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     left.plot(own, range(rows), "o", color=PALETTE["green"], ms=6, label="own class")

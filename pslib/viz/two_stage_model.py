@@ -59,7 +59,7 @@ def two_stage_figure(
 ) -> Figure:
     """Draw ``model`` in training on one image with two people; the numbers are those of :func:`two_stage_shapes`."""
     shapes, config = two_stage_shapes(model, size, people), model.config
-    fig, ax = new_figure(9.0, 4.1)
+    fig, ax = new_figure(8.2, 3.6)
     ax.set(xlim=(0, 100), ylim=(0, 50))
     ax.axis("off")
     _headings(ax)

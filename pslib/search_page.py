@@ -131,7 +131,7 @@ def search_folder(options: Namespace) -> None:
     write_bytes(options.out, page.encode())
     best = frames[found.detections.frame[ranking.detection[0]]].name
     print(f"searched {_count(ranking.frames, 'picture')}, {_count(len(ranking), 'detection')}, skipped "
-          f"{_count(len(folder.skipped), 'unreadable file')}; most similar ({ranking.similarity[0]:.2f}): {best}")
+          f"{_count(len(folder.skipped), 'unreadable file')}; nearest ({ranking.closeness(0)}): {best}")
     print(f"page: {options.out}")
 
 
@@ -154,13 +154,14 @@ def result_page(
     told += [f"{frames[own].name}, the query's own picture, was left out."] * (own >= 0)
     told += [f"Left alone, being no pictures: {_count(folder.others, 'other file')}."] * bool(folder.others)
     told += [f"Skipped, listed at the end: {_count(len(folder.skipped), 'unreadable file')}."] * bool(folder.skipped)
-    told += ["A high similarity says that two people look alike to the network, not that they are the same person: "
+    near = "high similarity" if ranking.compared == "cosine" else "short distance"
+    told += [f"A {near} says that two people look alike to the network, not that they are the same person: "
              "nobody labelled these pictures, so no match is marked right or wrong."]  # fmt: skip
     matches = []
     for place in range(shown):
         row = ranking.detection[place]
         frame = frames[detections.frame[row]]
-        words = f"similarity {ranking.similarity[place]:.2f}, score {detections.scores[row]:.2f}"
+        words = f"{ranking.closeness(place)}, score {detections.scores[row]:.2f}"
         crop = _in_context(read_image(frame.path), detections.boxes[row])
         caption = f"<b>rank {place + 1}</b>, {words}<br>{html.escape(frame.name)}"
         matches.append(f"<li>{_figure(crop, f'Rank {place + 1}: {words}, not labelled, {frame.name}', caption)}</li>")

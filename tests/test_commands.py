@@ -55,6 +55,30 @@ def test_train_evaluate_and_train_again(tmp_path, capsys, monkeypatch):
     assert pslib_train(tmp_path, "--seed", "7") == 0
 
 
+def test_ian_trains_from_its_start_is_evaluated_and_searches(tmp_path, capsys):
+    wanted = ("schedule.steps=2", "schedule.batch_size=2", "warm_start=none", "model.embedding_dim=8")
+    small = [prefix + setting for prefix in ("", "start.", "start.start.") for setting in wanted]
+    assert pslib_train(tmp_path, recipe="ian", overrides=small) == 0
+    record = read_records(tmp_path / "records")[0]
+    assert record.recipe.start.start.schedule.steps == 2 and record.info["cost"]["earlier_seconds"] > 0
+    weights = str(tmp_path / "weights" / "ian-cuhk-sysu-s0.safetensors")
+    capsys.readouterr()
+    assert main(["evaluate", weights, "--data-root", str(toy_root())]) == 0
+    assert "TestG100" in capsys.readouterr().out
+    image = next((toy_root() / "Image/SSM").glob("s1.jpg"))
+    page = tmp_path / "result.html"
+    arguments = ["search", "--query", str(image), "--box", "10,10,20,40", "--gallery", str(image.parent)]
+    assert main([*arguments, "--weights", weights, "--out", str(page)]) == 0
+    assert "distance" in page.read_text()
+
+
+def test_a_switch_that_the_start_does_not_share_is_one_sentence(tmp_path, capsys):
+    short = [f"{prefix}{setting}" for prefix in ("", "start.", "start.start.")
+             for setting in ("schedule.steps=1", "schedule.batch_size=2", "warm_start=none")]  # fmt: skip
+    assert pslib_train(tmp_path, recipe="ian", overrides=[*short, "model.embedding_dim=8"]) == 2
+    assert "set the same switches in the recipe that it starts from" in one_sentence(capsys)
+
+
 def test_records_for_pages_go_where_pages_read(tmp_path, monkeypatch):
     monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
     for seed in ("0", "1"):
@@ -83,6 +107,11 @@ def test_a_recipe_is_refused_the_checkpoint_of_another(tmp_path, capsys):
         (["train", "alignps", "--data-root", "no-such-folder"], "no-such-folder"),
         (["train", "alignps", "--set", "schedule.step=3"], "names no field"),
         (["train", "alignps", "--kind", "pwr"], "pwr"),
+        (["train", "alignps", "--set", "stage=crops"], "no classifier of crops"),
+        (["train", "ian", "--set", "weights.center=-1"], "weights.center=-1.0"),
+        (["train", "ian", "--set", "model.dropout=1.5"], "dropout=1.5"),
+        (["train", "ian", "--set", "model.center_alpha=2"], "center_alpha=2.0"),
+        (["reproduce", "ian-table9"], "nearest: ian-table6"),
         (["evaluate", "no-such.safetensors"], "there are no weights at no-such.safetensors"),
     ],
 )

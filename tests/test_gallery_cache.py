@@ -1,6 +1,8 @@
 """The gallery cache: read back what was written, made anew when anything that matters changes, damage named."""
 
+import inspect
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,8 @@ from pslib.errors import UserError
 from pslib.evaluation import cache
 from pslib.evaluation.cache import cached_gallery, gallery_key
 from pslib.evaluation.gallery import embed_gallery
+from pslib.models.alignps import AlignPS
+from pslib.models.two_stage import TwoStage, TwoStageConfig
 
 
 def toy_model():
@@ -93,6 +97,23 @@ def test_the_key_ignores_what_inference_does_not_read():
     before = gallery_key(model, data)
     model.memory.table += 1.0
     assert gallery_key(model, data) == before
+
+
+def test_a_two_stage_model_has_a_key_of_its_weights_and_not_of_its_centers():
+    model, data = TwoStage(TwoStageConfig(embedding_dim=8), 3), toy_split("test")
+    before = gallery_key(model, data)
+    model.centers.centers += 1.0
+    assert gallery_key(model, data) == before
+    with torch.no_grad():
+        model.head.feat.bias += 1.0
+    assert gallery_key(model, data) != before
+
+
+@pytest.mark.parametrize("family", [AlignPS, TwoStage])
+def test_the_code_of_every_module_that_a_model_imports_counts(family):
+    names = {module.__name__ for module in cache._PATH_OF_A_PIXEL}
+    used = re.findall(r"^from (pslib\.(?:models|ops)[\w.]*) import", inspect.getsource(inspect.getmodule(family)), re.M)
+    assert used and set(used) - names <= {"pslib.models.assignment"}  # which only training reads
 
 
 def test_frames_boxes_ids_size_and_code_count(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from pslib.errors import UserError
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.gallery import GalleryEmbeddings, similarity_of
 from pslib.evaluation.nearest import as_dot_products
-from pslib.evaluation.ranking import rank
+from pslib.evaluation.ranking import hardest, rank
 from pslib.evaluation.search import search
 
 BOX = np.array([0, 0, 20, 40], np.float32)
@@ -54,6 +54,14 @@ def test_the_browsers_ranking_follows_the_model():
     np.testing.assert_allclose(ranking.similarity, [-1.0, -np.sqrt(162)], rtol=1e-6)
     other = rank(replace(gallery, similarity="cosine"), query[0], frames=frames, person_id=7, query_frame=0)
     assert other.verdict == ["wrong", "right"]
+
+
+def test_the_browsers_worst_queries_follow_the_model():
+    found, protocol, query = toy()
+    own = Detections([0, 1], np.stack([BOX, BOX]), np.ones(2), np.concatenate([query, found.embeddings[:1]]))
+    gallery = GalleryEmbeddings(found, own, np.array([7, 7]), similarity="euclidean")
+    assert hardest(protocol, gallery, num_frames=2) == [(0, 1.0)]
+    assert hardest(protocol, replace(gallery, similarity="cosine"), num_frames=2) == [(0, 0.5)]
 
 
 def test_a_model_says_how_it_compares():

@@ -1,17 +1,20 @@
 """Chains of recipes: each step begins where the one before ended, is trained once, and survives a kill."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from toy_sets import toy_data, toy_recipe
 
-from pslib.data.annotations import UNLABELLED
+from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.validation import carve_fold
 from pslib.errors import UserError
 from pslib.experiments import stages
 from pslib.experiments.records import read_record
 from pslib.experiments.run import run
 from pslib.experiments.stages import state_of, train_chain
+from pslib.models.alignps import AlignPSConfig
 from pslib.models.two_stage import TwoStageConfig
 from pslib.training.checkpoints import load_model
 from pslib.training.crops import CropBatches, background_box
@@ -142,6 +145,14 @@ def test_crops_show_people_and_as_much_background():
     assert int((labels == len(data.person_ids)).sum()) == labelled and labels.min() >= 0
 
 
+@pytest.mark.parametrize("recipe", [CROPS, SCENES.with_(start=None)], ids=lambda recipe: recipe.name)
+def test_a_set_that_labels_nobody_is_one_sentence(recipe):
+    data = toy_data().train
+    frames = [replace(frame, person_ids=np.full_like(frame.person_ids, UNLABELLED)) for frame in data.frames]
+    with pytest.raises(UserError, match="labels nobody, and toy-.* classifies people"):
+        train(recipe, PersonSearchSet(data.kind, data.split, data.root, frames), 0)
+
+
 def test_background_keeps_away_from_people_where_it_can():
     generator = torch.Generator().manual_seed(0)
     person = torch.tensor([[10.0, 10.0, 30.0, 60.0]]).numpy()
@@ -167,10 +178,36 @@ def test_folds_share_nobody_and_no_frame(folds):
     assert sorted(held_people) == sorted(data.person_ids)
 
 
-@pytest.mark.parametrize(("folds", "fold"), [(3, 3), (3, -1), (1000, 0)])
-def test_a_fold_that_is_not_there(folds, fold):
-    with pytest.raises(UserError, match=f"fold {fold} of {folds}"):
+@pytest.mark.parametrize(
+    ("folds", "fold", "said"), [(3, 3, "no fold 3 of 3"), (3, -1, "no fold -1 of 3"), (1000, 0, "1000 folds"),
+                                (1, 0, "1 folds")]
+)  # fmt: skip
+def test_a_fold_that_is_not_there(folds, fold, said):
+    with pytest.raises(UserError, match=said):
         carve_fold(toy_data().train, folds, fold)
+
+
+def test_a_change_reaches_into_the_recipes_before():
+    changed = LAST.with_(start__schedule__steps=7, start__start__crop_size=(8, 8), kind="prw")
+    assert (changed.start.schedule.steps, changed.start.start.crop_size) == (7, (8, 8))
+    assert (changed.schedule, changed.start.start.schedule) == (LAST.schedule, CROPS.schedule)
+    assert {changed.kind, changed.start.kind, changed.start.start.kind} == {"prw"}
+
+
+def test_a_recipe_that_does_not_fit_its_start_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="weights of another model: set the same switches in"):
+        chain(LAST.with_(model__embedding_dim=16), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"folds": 1}, "folds=1"), ({"folds": -1}, "folds=-1"), ({"crop_size": (0, 4)}, "crop_size"),
+     ({"model": AlignPSConfig()}, "classifier of crops"), ({"weights__center": -1.0}, "weights.center=-1.0"),
+     ({"weights__rss": float("nan")}, "weights.rss=nan"), ({"weights__center": float("inf")}, "weights.center=inf")],
+)  # fmt: skip
+def test_a_recipe_that_means_nothing_is_one_sentence(change, said):
+    with pytest.raises(UserError, match=said):
+        CROPS.with_(**change)
 
 
 def test_a_cross_validated_run_is_tested_on_its_fold(tmp_path):

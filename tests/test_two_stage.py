@@ -632,7 +632,9 @@ def test_the_papers_backbones_build_without_weights_and_take_a_step(backbone):
         {"identity_loss": "softmax"}, {"backbone": "vgg"}, {"roi_layer": "crop"}, {"center_boxes": "positive"},
         {"center_attach": "beside"}, {"center_reduction": "max"}, {"center_start": "random"}, {"center_alpha": 1.5},
         {"dropout": 1.0}, {"dropout": -0.1}, {"anchor_sizes": ()}, {"anchor_ratios": (0.0,)}, {"roi_size": 0},
-        {"rois_per_image": 0}, {"positive_fraction": 1.5}, {"nms_threshold": -1.0},
+        {"rois_per_image": 0}, {"positive_fraction": 1.5}, {"nms_threshold": -1.0}, {"rss_samples": 1},
+        {"center_alpha": -0.1}, {"identity_loss": "oim", "center_alpha": 2.0}, {"temperature": 0.0},
+        {"embedding_dim": 0}, {"rpn_samples": 0}, {"rpn_after_nms": (100, 0)},
     ],
     ids=name,
 )  # fmt: skip

@@ -76,10 +76,14 @@ def carve_fold(train: PersonSearchSet, folds: int, fold: int) -> tuple[PersonSea
         UserError: no such fold, or fewer people than folds.
     """
     everyone = train.person_ids
-    if not 0 <= fold < folds or len(everyone) < folds:
+    if folds < 2 or len(everyone) < folds:
         raise UserError(
-            f"fold {fold} of {folds} over {len(everyone)} people: give a fold from 0 to {folds - 1} and at most as "
-            "many folds as there are people."
+            f"{folds} folds over the {len(everyone)} people of {train.root}: give at least 2, and at most as many as "
+            "there are people."
+        )
+    if not 0 <= fold < folds:
+        raise UserError(
+            f"there is no fold {fold} of {folds}, the seed of a cross-validated run: give 0 to {folds - 1}."
         )
     dealt = np.array_split(np.random.default_rng(0).permutation(everyone), folds)
     taken = set(dealt[fold].tolist())

@@ -30,24 +30,27 @@ from pslib.errors import UserError
 from pslib.evaluation import gallery
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery, similarity_of
-from pslib.models import alignps, backbones, batching, fcos, neck
+from pslib.models import alignps, backbones, batching, deformable, fcos, neck, proposals, reid_heads, two_stage
 
 __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
-_PATH_OF_A_PIXEL = (loading, transforms, batching, backbones, ops, neck, fcos, alignps, gallery)
+_PATH_OF_A_PIXEL = (
+    loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps, proposals, reid_heads, two_stage,
+    gallery,
+)  # fmt: skip
 _END_BYTES = 16384  # read at either end of an image file
 _PARTS = ("frame", "boxes", "scores", "embeddings")
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, UserError)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over the model's class, its switches and every tensor that inference reads (not the re-id memory)."""
+    """SHA-256 over the model's class, its switches and every tensor that inference reads (not the memory)."""
     config = getattr(model, "config", None)
     settings = asdict(config) if is_dataclass(config) else repr(config)
     digest = hashlib.sha256(json.dumps([type(model).__qualname__, settings], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith("memory."):
+        if not name.startswith(("memory.", "centers.")):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

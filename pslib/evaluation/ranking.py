@@ -50,7 +50,7 @@ class Ranking:
     ``ap`` in 0..1, or None where it cannot be told, and then ``note`` says why; ``rank`` of the first right one,
     0 if there is none; ``positives`` true matches in the gallery; ``missed`` those not among the ranks shown;
     ``running_ap`` (K,) what the first n ranks have earned of the AP, empty without one (equal similarities count one
-    by one here, together in ``ap``); ``frames`` how many were searched.
+    by one here, together in ``ap``); ``frames`` how many were searched; ``compared`` "cosine" or "euclidean".
     """
 
     detection: np.ndarray
@@ -64,9 +64,15 @@ class Ranking:
     frames: int
     note: str = ""
     appearances: list[Appearance] = field(default_factory=list)
+    compared: str = "cosine"
 
     def __len__(self) -> int:
         return len(self.detection)
+
+    def closeness(self, place: int) -> str:
+        """The place (from 0) in words: "similarity 0.71", or "distance 3.20" where the model compares by it."""
+        value = float(self.similarity[place])
+        return f"similarity {value:.2f}" if self.compared == "cosine" else f"distance {-value:.2f}"
 
 
 def rank(
@@ -124,12 +130,14 @@ def rank(
     if person_id == UNLABELLED:
         note = "nobody knows who this is, so nothing can be counted as right or wrong"
         verdict = ["not labelled"] * len(told.detection)
-        return Ranking(told.detection, told.similarity, verdict, None, 0, 0, [], np.empty(0), searched, note)
+        return Ranking(told.detection, told.similarity, verdict, None, 0, 0, [], np.empty(0), searched, note,
+                       compared=gallery.similarity)  # fmt: skip
     verdict = _verdicts(detections, told.detection, told.right, frames, person_id)
     positives = len(told.appearances)
     if not positives:
         note = f"person {person_id} appears in none of the {searched} frames searched, so no match can be right"
-        return Ranking(told.detection, told.similarity, verdict, None, 0, 0, [], np.empty(0), searched, note)
+        return Ranking(told.detection, told.similarity, verdict, None, 0, 0, [], np.empty(0), searched, note,
+                       compared=gallery.similarity)  # fmt: skip
     missed = [_missed(one, detections, score_threshold) for one in told.appearances
               if one.outcome != "found" or one.rank > shown]  # fmt: skip
     precision = np.cumsum(told.right) / np.arange(1, len(told.right) + 1)
@@ -137,7 +145,7 @@ def rank(
     running = np.cumsum(precision * told.right) / resolve(among, -1).positives
     return Ranking(
         told.detection, told.similarity, verdict, told.ap, told.rank, positives, missed, running, searched,
-        appearances=told.appearances,
+        appearances=told.appearances, compared=gallery.similarity,
     )  # fmt: skip
 
 
@@ -244,7 +252,7 @@ def hardest(
 ) -> list[tuple[int, float]]:
     """(query number, AP) of every query that can be counted, worst first; equal ones in the protocol's order."""
     result = search(protocol, gallery.detections, gallery.of_queries(protocol), num_frames=num_frames,
-                    score_threshold=score_threshold)  # fmt: skip
+                    score_threshold=score_threshold, similarity=gallery.similarity)  # fmt: skip
     counted = np.flatnonzero(result.counted)
     order = counted[np.argsort(result.ap[counted], kind="stable")]
     return [(int(number), float(result.ap[number])) for number in order]

@@ -183,19 +183,21 @@ class ResNetBackbone(nn.Module):
 
 
 class VGGBackbone(nn.Module):
-    """torchvision's VGG16 without its last pooling and its classifier: maps at strides 8 and 16, 512 channels each.
+    """torchvision's VGG without its last pooling and its classifier: maps at strides 8 and 16, 512 channels each.
 
-    ``weights`` as in :class:`ResNetBackbone`.  With ``frozen`` the convolutions before the second pooling are not
-    trained, as in Fast R-CNN (Girshick 2015, Sec. 4.5: conv3_1 and up learn).
+    ``"vgg16"`` is the papers'.  ``"vgg11"``, the small profile's, has batch normalisation, as "tiny-vgg" and for the
+    same reason.  ``weights`` as in :class:`ResNetBackbone`.  With ``frozen`` the convolutions before the second pooling
+    are not trained, as in Fast R-CNN (Girshick 2015, Sec. 4.5: conv3_1 and up learn).
     """
 
     strides = (8, 16)
     channels = (512, 512)
     last_stage = None
 
-    def __init__(self, weights: str | None = None, frozen: bool = False):
+    def __init__(self, name: str = "vgg16", weights: str | None = None, frozen: bool = False):
         super().__init__()
-        layers = torchvision.models.get_model("vgg16", weights=weights).features
+        layout = {"vgg11": "vgg11_bn", "vgg16": "vgg16"}[name]
+        layers = torchvision.models.get_model(layout, weights=weights).features
         pools = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         self.body, self.last_block = layers[: pools[3]], layers[pools[3] : pools[4]]
         if frozen:
@@ -218,10 +220,10 @@ def build_backbone(
     if name in ("tiny", "tiny-deep"):
         # As many blocks as keep a step of a two-stage model within 1.4 times that of "tiny".
         return TinyBackbone(deformable_stages, stage4_blocks=6 if name == "tiny-deep" else 2)
-    if name in ("tiny-vgg", "vgg16"):
+    if name in ("tiny-vgg", "vgg11", "vgg16"):
         if deformable_stages:
             raise UserError(f"the backbone {name} has no deformable stages: leave deformable_stages empty.")
-        return TinyVGGBackbone() if name == "tiny-vgg" else VGGBackbone(weights, frozen)
+        return TinyVGGBackbone() if name == "tiny-vgg" else VGGBackbone(name, weights, frozen)
     return ResNetBackbone(name, weights, frozen, deformable_stages)
 
 

@@ -91,6 +91,20 @@ class TwoStageConfig:
             raise UserError(
                 f"rois_per_image={self.rois_per_image} of roi_size={self.roi_size} show nothing: give both at least 1."
             )
+        if self.rss_samples is not None and self.rss_samples < 2:
+            raise UserError(
+                f"rss_samples={self.rss_samples} leaves no room for the true class and background: give 2 or more, or "
+                "None for the full softmax."
+            )
+        if not 0 <= self.center_alpha <= 1:
+            raise UserError(f"center_alpha={self.center_alpha} must lie in [0, 1]: it is the centers' learning rate.")
+        if not self.temperature > 0:
+            raise UserError(f"temperature={self.temperature} must be above 0: OIM divides by it.")
+        counts = ("embedding_dim", "fc_width", "rpn_samples", "detections_per_image")
+        pairs = {"rpn_before_nms": min(self.rpn_before_nms), "rpn_after_nms": min(self.rpn_after_nms)}
+        for name, count in ({name: getattr(self, name) for name in counts} | pairs).items():
+            if count < 1:
+                raise UserError(f"{name}={getattr(self, name)} is too small: give at least 1.")
         for name in ("positive_fraction", "rpn_positive_fraction", "positive_iou", "nms_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} is no share: give a number from 0 to 1.")

@@ -14,7 +14,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from pslib.data.annotations import PersonSearchSet
-from pslib.errors import UserError
 from pslib.training.batches import TrainingBatches
 from pslib.training.recipe import Recipe
 
@@ -30,8 +29,6 @@ class CropBatches(TrainingBatches):
     def __init__(self, recipe: Recipe, data: PersonSearchSet, seed: int):
         super().__init__(recipe, data, seed)
         self.crops = list(_people(self.targets))
-        if not self.crops:
-            raise UserError(f"the training split in {data.root} labels nobody: crops need people with an identity.")
         self.background = len(data.person_ids)
         self.crops += [(frame, box, self.background) for frame, box, _ in self.crops]
 

@@ -7,6 +7,7 @@ every table that shows it.
 
 import hashlib
 import json
+import math
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 
 from pslib.errors import UserError, require_choice
@@ -57,6 +58,12 @@ class LossWeights:
     rss: float = 1.0
     center: float = 0.0
 
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"weights.{item.name}={value} weighs no loss: give a finite number, 0 or more.")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -106,10 +113,16 @@ class Recipe:
     folds: int = 0  # cross-validation: the seed is the fold that is kept from training and tested on
 
     def __post_init__(self) -> None:
-        require_choice("stage", self.stage, STAGES)
+        if require_choice("stage", self.stage, STAGES) == "crops" and family_of(self) != "two-stage":
+            raise UserError(f"the recipe {self.name} has no classifier of crops: leave stage at 'scenes'.")
+        if self.folds < 0 or self.folds == 1:
+            raise UserError(f"folds={self.folds} leave nobody to train on: give 2 or more, or 0 for none.")
+        if min(self.crop_size) < 1:
+            raise UserError(f"crop_size={self.crop_size} shows nothing: give a height and a width of at least 1 px.")
 
     def with_(self, **changes: object) -> "Recipe":
-        """A copy with fields changed; ``model__levels=...`` reaches into a part.
+        """A copy with fields changed; ``model__levels=...`` reaches into a part, ``start__schedule__steps=...`` into
+        the recipe that this one starts from.
 
         >>> Recipe("alignps", "prw").with_(model__levels=("P4",), schedule__steps=10).model.levels
         ('P4',)
@@ -123,10 +136,11 @@ class Recipe:
             else:
                 top[key] = value
         for part, values in parts.items():
-            top[part] = replace(top.get(part, getattr(self, part)), **values)
+            whole = top.get(part, getattr(self, part))
+            top[part] = whole.with_(**values) if isinstance(whole, Recipe) else replace(whole, **values)
         shared = {name: top[name] for name in ("kind", "profile", "folds") if name in top}
-        if self.start is not None and shared and "start" not in top:  # a chain of recipes works on one set
-            top["start"] = self.start.with_(**shared)
+        if self.start is not None and shared and "start" not in changes:  # a chain of recipes works on one set
+            top["start"] = top.get("start", self.start).with_(**shared)
         return replace(self, **top)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pslib.data.annotations import PersonSearchSet
-from pslib.errors import NotFiniteError
+from pslib.errors import NotFiniteError, UserError
 from pslib.models.alignps import AlignPS
 from pslib.models.two_stage import TwoStage
 from pslib.progress import progress
@@ -69,7 +69,13 @@ def build_model(
     if initial is None:
         apply_warm_start(model.backbone, recipe.model.backbone, recipe.warm_start)
     else:
-        model.load_state_dict(initial)
+        try:
+            model.load_state_dict(initial)
+        except RuntimeError:  # tensors of other names or shapes
+            raise UserError(
+                f"the recipe {recipe.name} cannot go on from weights of another model: set the same switches in the "
+                "recipe that it starts from, as in --set start.model.embedding_dim=32."
+            ) from None
     return model.to(memory_format=torch.channels_last)
 
 
@@ -99,6 +105,11 @@ def train(
 
     Raises DivergedError if a loss or a weight is not finite.
     """
+    if family_of(recipe) == "two-stage" and not len(data.person_ids):
+        raise UserError(
+            f"the training split in {data.root} labels nobody, and {recipe.name} classifies people: give a set with "
+            "identities."
+        )
     keep_freed_memory()
     model = build_model(recipe, len(data.person_ids), seed, initial).to(device)
     optimizer = build_optimizer(model, recipe.schedule)

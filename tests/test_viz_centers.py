@@ -67,3 +67,10 @@ def test_lambda_curve_has_weights_in_order_with_their_intervals_and_folds():
     folds = next(line for line in ax.lines if line.get_label() == "one fold")
     assert list(folds.get_ydata()) == [29.0, 31.0]
     assert any(line.get_label() == "the paper's choice" for line in ax.lines)
+
+
+def test_gallery_curves_differ_in_line_or_mark_and_stand_at_their_sizes():
+    (ax,) = pictures.gallery_figure([50, 100, 500], {f"model {k}": [30.0 - k, 20.0, 10.0] for k in range(6)}).axes
+    assert len({(line.get_linestyle(), line.get_marker(), line.get_color()) for line in ax.lines}) == 6
+    assert list(ax.lines[5].get_ydata()) == [25.0, 20.0, 10.0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["50", "100", "500"]

@@ -34,9 +34,9 @@ def test_anchors_count_their_labels_and_draw_the_positive_ones():
     (ax,) = fig.axes
     assert len(ax.patches) == 5  # two positive anchors, the true box, the two anchors of the one cell
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend == ["person: 2 anchors", "background: 45 anchors", "ignored: 1 anchors"]
+    assert legend == ["person: 2", "background (no mark): 45", "ignored: 1"]
     drawn = {line.get_label().split(":")[0]: len(line.get_xdata()) for line in ax.lines}
-    assert drawn == {"person": 2, "background": 22, "ignored": 0}  # a cell is drawn once, as its best anchor
+    assert drawn == {"person": 2, "background (no mark)": 0, "ignored": 0}  # a cell is drawn once, as its best anchor
 
 
 def test_objectness_has_a_panel_a_map_and_one_for_the_proposals():

@@ -1,6 +1,6 @@
 """Center loss in pictures: one step by hand, two-dimensional features and their centers, search against lambda.
 
-The drawings of notebook 08; IAN's Figs. 2 and 4 are among them.
+The drawings of notebook 08; IAN's Figs. 2, 4 and 5 are among them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pslib.evaluation.statistics import Interval
 from pslib.viz.figures import PALETTE, new_figure
 
-__all__ = ["Cloud", "features_figure", "lambda_figure", "pull_figure", "rulers_figure", "step_figure"]
+__all__ = ["Cloud", "features_figure", "gallery_figure", "lambda_figure", "pull_figure", "rulers_figure", "step_figure"]
 
 # Ten classes: colours far apart, and each class's number stands at its center.
 _COLORS = (*(PALETTE[name] for name in ("blue", "orange", "green", "vermillion", "purple", "sky", "black")),
@@ -124,6 +124,24 @@ def lambda_figure(values: Mapping[float, Interval], folds: Mapping[float, Sequen
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="#DDDDDD", lw=0.6)
     ax.legend(fontsize=8, frameon=False)
+    return fig
+
+
+def gallery_figure(sizes: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Figure:
+    """IAN Fig. 5: search mAP of each model against the frames in the gallery, a logarithmic axis of ``sizes``."""
+    fig, ax = new_figure(7.0, 2.6)
+    marks = ("o", "s", "^", "D", "v", "P")
+    for number, (label, values) in enumerate(curves.items()):
+        ax.plot(sizes, values, ("-", "--", "-.", ":")[number % 4], marker=marks[number % len(marks)], ms=5, lw=1.6,
+                color=_COLORS[number % len(_COLORS)], label=label)  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
+    ax.minorticks_off()
+    ax.set_xlabel("frames in the gallery", fontsize=8.5)
+    ax.set_ylabel("search mAP", fontsize=8.5)
+    ax.tick_params(axis="y", labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.legend(fontsize=8, frameon=False, loc="outside right upper")
     return fig
 
 

@@ -34,7 +34,7 @@ def ranked_frames_figure(
     """
     titles = ["query", *(f"rank {place}{words}" for place, (*_, words) in enumerate(ranked, start=1))]
     right = [None, *(is_right for _, _, is_right, _ in ranked)]
-    fig = image_grid([query, *(frame for frame, *_ in ranked)], titles, right=right, columns=columns, width=6.2)
+    fig = image_grid([query, *(frame for frame, *_ in ranked)], titles, right=right, columns=columns, width=5.8)
     for ax, drawn, verdict in zip(fig.axes, [box, *(one[1] for one in ranked)], right, strict=False):
         draw_boxes(ax, [drawn], color=PALETTE["black"], right=None if verdict is None else [verdict], linewidth=2.2)
     return fig
@@ -43,7 +43,7 @@ def ranked_frames_figure(
 def anchors_figure(
     image: Any, anchors: Tensor, labels: Tensor, truth: Tensor, cell: tuple[int, int], stride: int
 ) -> Figure:
-    """Every cell with the label of its anchors, the anchors called a person, and all anchors of one ``cell``.
+    """Cells with the labels of their anchors, the anchors called a person, and all anchors of one ``cell``.
 
     ``anchors`` (H, W, A, 4) xyxy px, ``labels`` (H, W, A) with the keys of :data:`LABELS`, ``truth`` (N, 4), ``cell``
     (row, column).  A cell's mark is that of the best of its anchors: a person before an ignored one before background.
@@ -57,24 +57,17 @@ def anchors_figure(
     rank = {0: 0, -1: 1, 1: 2}
     best = np.vectorize(rank.get)(labels.numpy()).max(axis=2)  # (H, W)
     for value, (color, mark, word) in LABELS.items():
-        chosen = best == rank[value]
-        ax.plot(x[chosen], y[chosen], mark, color=color, ms={1: 5, 0: 2.0, -1: 4}[value], mew=0.6,
-                label=f"{word}: {int((labels == value).sum())} anchors", zorder=4 if value == 1 else 2)  # fmt: skip
+        chosen = (best == rank[value]) & (value != 0)  # nearly all cells are background: they stay bare
+        note = "" if value else " (no mark)"
+        ax.plot(x[chosen], y[chosen], mark, color=color, ms={1: 5, 0: 1, -1: 4}[value], mew=0.6,
+                label=f"{word}{note}: {int((labels == value).sum())}", zorder=4 if value == 1 else 2)  # fmt: skip
     draw_boxes(ax, anchors[labels == 1], color=LABELS[1][0], linewidth=0.9)
     draw_boxes(ax, truth, color="black", linewidth=2)
     for one, (color, line) in zip(
         anchors[cell], ((PALETTE["blue"], "-"), (PALETTE["purple"], "--"), (PALETTE["orange"], ":")), strict=False
     ):
         draw_boxes(ax, one[None], color=color, linestyle=line, linewidth=2.2)
-    ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.01),
-        ncols=3,
-        fontsize=7,
-        frameon=False,
-        handletextpad=0.1,
-        columnspacing=0.8,
-    )
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, fontsize=7.5, frameon=False)
     ax.set(xticks=[], yticks=[], xlim=(sides[0], sides[2]), ylim=(sides[3], sides[1]))
     return fig
 

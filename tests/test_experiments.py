@@ -9,6 +9,7 @@ from pslib.experiments.catalogue import EXPERIMENTS, VARIANTS
 from pslib.experiments.lookup import PROFILE_CHANGES, at_profile, find_experiment
 from pslib.experiments.registry import KINDS, Claim, Experiment
 from pslib.experiments.reproduce import jobs_of, kinds_of
+from pslib.models.two_stage import TwoStage
 from pslib.training.recipe import family_of, recipe_hash
 from pslib.training.trainer import build_model
 
@@ -95,3 +96,18 @@ def test_mistakes_name_what_is_near():
         Experiment("e", "t", "s", {"a": "oim"}, (Claim("c", "t", {"a": 1, "b": -1}),), variants=VARIANTS)
     with pytest.raises(UserError, match="nearest: map"):
         Claim("c", "t", {"a": 1}, measure="mapp")
+
+
+def test_every_two_stage_chain_builds_at_the_small_profile():
+    models = set()
+    for variant in VARIANTS.values():
+        recipe = at_profile(variant, "small") if family_of(variant) == "two-stage" else None
+        while recipe is not None:
+            assert recipe.profile == "small"
+            if recipe.start is not None and recipe.start.stage == "scenes":
+                assert recipe.schedule.first_step == recipe.start.schedule.first_step + recipe.start.schedule.steps
+            models.add(recipe.model)
+            recipe = recipe.start
+    assert {model.backbone for model in models} == {"resnet18", "resnet34", "vgg11"}
+    for model in {model.backbone: model for model in models}.values():
+        TwoStage(model, 3)

@@ -13,7 +13,8 @@ from pslib.errors import UserError
 from pslib.experiments import stages
 from pslib.experiments.records import read_record
 from pslib.experiments.run import run
-from pslib.experiments.stages import state_of, train_chain
+from pslib.experiments.stages import checkpoint_of, state_of, train_chain
+from pslib.experiments.tables import results_table
 from pslib.models.alignps import AlignPSConfig
 from pslib.models.two_stage import TwoStageConfig
 from pslib.training.checkpoints import load_model
@@ -94,6 +95,15 @@ def test_a_killed_chain_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert not state_of(tmp_path / "killed", recipe_hash(SCENES, "f"), 0).exists()
     again, _ = chain(LAST, tmp_path / "killed")
     assert same(again.state_dict(), whole.state_dict())
+
+
+def test_a_checkpoint_left_by_a_kill_after_the_weights_were_kept_goes(tmp_path):
+    chain(CROPS, tmp_path)
+    left = checkpoint_of(tmp_path, recipe_hash(CROPS, "f"), 0)
+    left.parent.mkdir()
+    left.write_bytes(b"left")
+    chain(CROPS, tmp_path)
+    assert not left.parent.exists()
 
 
 def test_damaged_kept_weights_are_named(tmp_path):
@@ -218,3 +228,4 @@ def test_a_cross_validated_run_is_tested_on_its_fold(tmp_path):
     assert people[0] and people[1] and not people[0] & people[1]
     assert people[0] | people[1] <= set(data.train.person_ids)
     assert [record.info["validation"] for record in records] == [[], []]
+    assert "tested on the training people that a run's fold kept out" in results_table(records)

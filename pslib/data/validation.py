@@ -40,7 +40,8 @@ def carve_validation(
     everyone = train.person_ids
     if len(everyone) <= people:
         raise UserError(
-            f"{train.root} has {len(everyone)} training people, too few to take {people} away: ask for fewer."
+            f"{train.root} has {len(everyone)} training people, too few to take {people} away: ask for "
+            "fewer, or give a set that labels more."
         )
     groups = _connected(train.frames)
     chosen: list[int] = []

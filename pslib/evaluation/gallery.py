@@ -24,7 +24,8 @@ __all__ = ["SearchModel", "GalleryEmbeddings", "embed_gallery", "similarity_of"]
 
 
 class SearchModel(Interface):
-    """What a model must offer to be evaluated; :class:`pslib.models.alignps.AlignPS` does."""
+    """What a model must offer to be evaluated; :class:`pslib.models.alignps.AlignPS` and
+    :class:`pslib.models.two_stage.TwoStage` do."""
 
     def detect_and_embed(
         self, images: Sequence[Tensor], boxes: Sequence[Tensor]

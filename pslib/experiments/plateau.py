@@ -14,8 +14,8 @@ its loss has just come down to it.  Hence two signs, either of which suffices:
   an eighth into the schedule, when the learning rate is barely up.
 
 A two-stage model has a softmax over sampled classes (RSS) instead, whose uniform value is the logarithm of their
-number.  Telling people from background lowers that loss at once, so what counts is its mean over labelled people, of
-whom nothing is learned that way.  A recipe that fine-tunes begins with a model that has learned, or not: its first
+number.  Telling people from background lowers that loss at once, so what counts is its mean over labelled people,
+which hardly moves by that.  A recipe that fine-tunes begins with a model that has learned, or not: its first
 tenth may show the sign as well.  What it does to that model, be it harm, is what is compared.
 
 A model that never learned shows neither: its loss hovers at the uniform value or above, and its search stays where the

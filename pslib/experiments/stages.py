@@ -74,7 +74,7 @@ def train_chain(
             curves.earlier_seconds = before
             state = {"run": run, "model": model.state_dict(), "curves": asdict(curves)}
             save_checkpoint(kept, state)
-            shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        shutil.rmtree(checkpoint.parent, ignore_errors=True)  # left also by a kill right after the weights were kept
     model = build_model(recipe, len(data.person_ids), seed, state["model"]).to(device).eval()
     curves = Curves(**state["curves"])
     if validate is not None and not curves.validation:

@@ -103,6 +103,8 @@ def results_table(records: Sequence[Record]) -> str:
         )
         source = textwrap.shorten(f"{info['device']}, {info['date']}", WIDTH - len(line) - len(stale), placeholder="")
         lines.append(f"{line}{source}{stale}")
+    if any(record.info["recipe"].get("folds") for record in records):
+        lines.append("Protocol validation: cross-validated, tested on the training people that a run's fold kept out.")
     return "\n".join(lines)
 
 

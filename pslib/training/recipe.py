@@ -170,9 +170,9 @@ def component_versions(recipe: Recipe) -> dict[str, int]:
 
 def _content(recipe: Recipe) -> dict[str, object]:
     """What the hash of a recipe covers, the recipe it starts from included."""
-    content = _changed(replace(recipe, start=None))
-    for cosmetic in ("name", "workers"):
-        content.pop(cosmetic, None)
+    content = _changed(recipe)
+    for apart in ("name", "workers", "start"):
+        content.pop(apart, None)
     if family_of(recipe) != "alignps":
         content["family"] = family_of(recipe)
     if recipe.start is not None:

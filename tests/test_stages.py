@@ -229,3 +229,12 @@ def test_a_cross_validated_run_is_tested_on_its_fold(tmp_path):
     assert people[0] | people[1] <= set(data.train.person_ids)
     assert [record.info["validation"] for record in records] == [[], []]
     assert "tested on the training people that a run's fold kept out" in results_table(records)
+
+
+def test_a_record_does_not_depend_on_who_trained_its_weights(tmp_path):
+    data = toy_data()
+    alone = read_record(run(SCENES, 0, data, records=tmp_path / "one", work=tmp_path / "w1"))
+    run(LAST, 0, data, records=tmp_path / "two", work=tmp_path / "w2")
+    kept = read_record(run(SCENES, 0, data, records=tmp_path / "two", work=tmp_path / "w2"))
+    assert alone.info["validation"] == kept.info["validation"] and len(alone.info["validation"]) == 1
+    assert alone.info["results"] == kept.info["results"] and alone.arrays.keys() == kept.arrays.keys()

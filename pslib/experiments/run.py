@@ -56,7 +56,8 @@ def main_protocol(data: PersonSearchSet) -> str:
 def validation_steps(steps: int, goes_on: bool = False) -> tuple[int, ...]:
     """Steps after which validation is measured: an eighth, a quarter, half, three quarters and the end.
 
-    A short fine-tuning, which ``goes_on`` from another recipe, is measured at its end.
+    A recipe that ``goes_on`` from another is measured at its end alone: its weights may have been kept as the start of
+    a third before anybody asked, and a record must not depend on that.
 
     >>> validation_steps(480), validation_steps(30, goes_on=True)
     ((60, 120, 240, 360, 480), (30,))
@@ -116,10 +117,6 @@ def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
         }
 
     return validate
-
-
-def _fine_tuned(recipe: Recipe) -> bool:
-    return recipe.start is not None and recipe.start.stage == recipe.stage
 
 
 def evaluate_test(
@@ -210,7 +207,7 @@ def run(
             work=work,
             device=device,
             validate=_validator(recipe, data.validation, device),
-            validate_at=validation_steps(recipe.schedule.steps, _fine_tuned(recipe)),
+            validate_at=validation_steps(recipe.schedule.steps, recipe.start is not None),
         )
         trained = time.perf_counter()
         results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})

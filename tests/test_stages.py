@@ -9,13 +9,15 @@ from toy_sets import toy_data, toy_recipe
 
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.validation import carve_fold
-from pslib.errors import UserError
+from pslib.errors import NotFiniteError, UserError
 from pslib.experiments import stages
 from pslib.experiments.records import read_record
 from pslib.experiments.run import run
 from pslib.experiments.stages import checkpoint_of, state_of, train_chain
 from pslib.experiments.tables import results_table
+from pslib.models import two_stage
 from pslib.models.alignps import AlignPSConfig
+from pslib.models.backbones import build_backbone
 from pslib.models.two_stage import TwoStageConfig
 from pslib.training.checkpoints import load_model
 from pslib.training.crops import CropBatches, background_box
@@ -238,3 +240,21 @@ def test_a_record_does_not_depend_on_who_trained_its_weights(tmp_path):
     kept = read_record(run(SCENES, 0, data, records=tmp_path / "two", work=tmp_path / "w2"))
     assert alone.info["validation"] == kept.info["validation"] and len(alone.info["validation"]) == 1
     assert alone.info["results"] == kept.info["results"] and alone.arrays.keys() == kept.arrays.keys()
+
+
+def test_initial_weights_spare_the_download_of_others(monkeypatch):
+    initial = build_model(SCENES.with_(start=None), 6, seed=0).state_dict()
+    asked = []
+    monkeypatch.setattr(two_stage, "build_backbone", lambda *given: asked.append(given) or build_backbone(*given))
+    build_model(SCENES.with_(start=None, model__backbone_weights="IMAGENET1K_V1"), 6, seed=0, initial=initial)
+    assert [weights for _, weights, *_ in asked] == [None]
+
+
+def test_a_memory_that_refuses_a_step_ends_the_run_with_its_curves(monkeypatch):
+    def refuse(self, features, labels):
+        raise NotFiniteError("not finite")
+
+    monkeypatch.setattr("pslib.losses.center.Centers.update", refuse)
+    with pytest.raises(DivergedError, match="step 1 of run") as caught:
+        train(SCENES.with_(start=None), toy_data().train, 0)
+    assert len(caught.value.curves.losses["rss"]) == 1

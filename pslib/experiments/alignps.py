@@ -8,7 +8,7 @@ unequal steps says nothing.  The rows were made equal before AlignPS had any rec
 Tables II, IV and V has both alignments and learns in 360 steps.
 """
 
-from pslib.experiments.registry import Claim, Experiment
+from pslib.experiments.registry import Claim, Experiment, better
 from pslib.training.recipe import Recipe
 from pslib.training.recipes import RECIPES
 
@@ -76,10 +76,6 @@ VARIANTS: dict[str, Recipe] = {
 }
 
 
-def _better(first: str, second: str, text: str, **more: object) -> Claim:
-    return Claim(f"{first} > {second}", text, {first: 1, second: -1}, **more)
-
-
 FIG6 = Experiment(
     name="alignps-fig6",
     title="scale, region and task alignment, alone and together",
@@ -96,13 +92,13 @@ FIG6 = Experiment(
         "all": "alignps-long",
     },
     claims=(
-        _better("scale", "baseline", "Scale alignment alone improves the baseline."),
-        _better("region", "baseline", "Region alignment alone improves the baseline."),
-        _better("task", "baseline", "Task alignment alone improves the baseline."),
-        _better("all", "baseline", "All three together improve the baseline."),
-        _better("all", "scale+region", "Task alignment adds to the other two."),
-        _better("all", "scale+task", "Region alignment adds to the other two."),
-        _better("all", "region+task", "Scale alignment adds to the other two."),
+        better("scale", "baseline", "Scale alignment alone improves the baseline."),
+        better("region", "baseline", "Region alignment alone improves the baseline."),
+        better("task", "baseline", "Task alignment alone improves the baseline."),
+        better("all", "baseline", "All three together improve the baseline."),
+        better("all", "scale+region", "Task alignment adds to the other two."),
+        better("all", "scale+task", "Region alignment adds to the other two."),
+        better("all", "region+task", "Scale alignment adds to the other two."),
     ),
     variants=VARIANTS,
 )
@@ -121,11 +117,11 @@ TABLE1 = Experiment(
         "P3, P4, P5, multi-scale": "p3-p4-p5-multiscale",
     },
     claims=(
-        _better("P3", "P4", "P3 searches better than P4."),
-        _better("P3", "P5", "P3 searches better than P5."),
-        _better("P4", "P5", "P4 searches better than P5."),
-        _better("P3", "P3, P4", "People on two levels are searched worse than on P3 alone."),
-        _better("P3", "P3, P4, P5", "People on three levels are searched worse than on P3 alone."),
+        better("P3", "P4", "P3 searches better than P4."),
+        better("P3", "P5", "P3 searches better than P5."),
+        better("P4", "P5", "P4 searches better than P5."),
+        better("P3", "P3, P4", "People on two levels are searched worse than on P3 alone."),
+        better("P3", "P3, P4, P5", "People on three levels are searched worse than on P3 alone."),
         Claim(
             "P3, P4, P5 detect > P3",
             "Three levels detect slightly better.",
@@ -134,7 +130,7 @@ TABLE1 = Experiment(
             margin=0.5,
             column="recall",
         ),
-        _better(
+        better(
             "P3, multi-scale",
             "P3, P4, P5, multi-scale",
             "Multi-scale training does not cure what several levels do to search.",
@@ -160,15 +156,15 @@ TABLE2 = Experiment(
         "all": "alignps",
     },
     claims=(
-        _better("lateral", "none", "Deformable lateral convolutions improve search."),
-        _better("output", "none", "Deformable output convolutions improve search."),
-        _better("concat", "none", "Concatenation improves search a little.", margin=1.0),
-        _better("all", "none", "All three together improve search."),
-        _better("lateral+output", "lateral", "Output deformable convolutions add to lateral ones.", margin=1.0),
-        _better("lateral+output", "output", "Lateral deformable convolutions add to output ones.", margin=1.0),
-        _better("all", "lateral+output", "Concatenation adds to both deformable convolutions.", margin=1.0),
-        _better("all", "lateral+concat", "Output deformable convolutions add to the other two."),
-        _better("all", "output+concat", "Lateral deformable convolutions add to the other two.", margin=1.0),
+        better("lateral", "none", "Deformable lateral convolutions improve search."),
+        better("output", "none", "Deformable output convolutions improve search."),
+        better("concat", "none", "Concatenation improves search a little.", margin=1.0),
+        better("all", "none", "All three together improve search."),
+        better("lateral+output", "lateral", "Output deformable convolutions add to lateral ones.", margin=1.0),
+        better("lateral+output", "output", "Lateral deformable convolutions add to output ones.", margin=1.0),
+        better("all", "lateral+output", "Concatenation adds to both deformable convolutions.", margin=1.0),
+        better("all", "lateral+concat", "Output deformable convolutions add to the other two."),
+        better("all", "output+concat", "Lateral deformable convolutions add to the other two.", margin=1.0),
     ),
     variants=VARIANTS,
 )
@@ -188,11 +184,11 @@ TABLE3 = Experiment(
         "AlignPS, identity start": "alignps-identity",
     },
     claims=(
-        _better("AlignPS", "T1", "Re-id first searches better than re-id behind the box tower."),
-        _better("AlignPS", "T2", "Re-id first searches better than re-id behind the classification tower."),
-        _better("AlignPS", "T3", "Re-id first searches better than re-id beside detection."),
-        _better("T3", "T1", "A re-id tower of its own is slightly better than the box tower.", margin=1.0),
-        _better("T3", "T2", "A re-id tower of its own is better than the classification tower."),
+        better("AlignPS", "T1", "Re-id first searches better than re-id behind the box tower."),
+        better("AlignPS", "T2", "Re-id first searches better than re-id behind the classification tower."),
+        better("AlignPS", "T3", "Re-id first searches better than re-id beside detection."),
+        better("T3", "T1", "A re-id tower of its own is slightly better than the box tower.", margin=1.0),
+        better("T3", "T2", "A re-id tower of its own is better than the classification tower."),
         Claim(
             "AlignPS detects as T3",
             "Re-id first costs detection nothing.",
@@ -203,7 +199,7 @@ TABLE3 = Experiment(
             column="recall",
         ),
         *(
-            _better(
+            better(
                 "AlignPS, identity start",
                 f"{structure}, identity start",
                 f"Re-id first searches better than {structure} from a backbone that was trained on identities, too.",
@@ -224,9 +220,9 @@ TABLE4 = Experiment(
     reported="alignps-table4",
     rows={"OIM": "oim", "TOIM w/o LUT": "toim-without-table", "TOIM w/ LUT": "alignps"},
     claims=(
-        _better("TOIM w/o LUT", "OIM", "A triplet term improves OIM slightly.", margin=1.0),
-        _better("TOIM w/ LUT", "OIM", "A triplet term with table rows improves OIM.", margin=1.0),
-        _better("TOIM w/ LUT", "TOIM w/o LUT", "Table rows improve the triplet term.", margin=1.0),
+        better("TOIM w/o LUT", "OIM", "A triplet term improves OIM slightly.", margin=1.0),
+        better("TOIM w/ LUT", "OIM", "A triplet term with table rows improves OIM.", margin=1.0),
+        better("TOIM w/ LUT", "TOIM w/o LUT", "Table rows improve the triplet term.", margin=1.0),
     ),
     variants=VARIANTS,
 )
@@ -243,9 +239,9 @@ TABLE5 = Experiment(
         "no AFA": "scale-task",
     },
     claims=(
-        _better("res3", "none", "Deformable convolutions in res3 improve search.", margin=1.0),
-        _better("res3 & res4", "none", "Deformable convolutions in res3 and res4 improve search.", margin=1.0),
-        _better("res3 & res4 & res5", "none", "Deformable convolutions in res3 to res5 improve search.", margin=1.0),
+        better("res3", "none", "Deformable convolutions in res3 improve search.", margin=1.0),
+        better("res3 & res4", "none", "Deformable convolutions in res3 and res4 improve search.", margin=1.0),
+        better("res3 & res4 & res5", "none", "Deformable convolutions in res3 to res5 improve search.", margin=1.0),
         Claim(
             "AFA matters more than the backbone",
             "The deformable convolutions of AFA bring more than those of the backbone.",
@@ -299,7 +295,7 @@ EXTRAS = Experiment(
         "temperature 1/15": "cold",
     },
     claims=(
-        _better("AlignPS", "without mean subtraction", "Mean subtraction improves search.", column=None),
+        better("AlignPS", "without mean subtraction", "Mean subtraction improves search.", column=None),
         Claim(
             "a quarter of the queue is enough",
             "A queue with a quarter of the channels searches as well.",

@@ -48,7 +48,8 @@ def claims_in(source: str, defaults: Mapping[str, Any]) -> frozenset[Key]:
     def better(first: str, second: str, text: str, **fields: Any) -> Claim:
         return claim("", text, {first: 1, second: -1}, **fields)
 
-    known = {"__builtins__": {}, "Claim": claim, "_better": better}
+    # Older versions spell it with an underscore.
+    known = {"__builtins__": {}, "Claim": claim, "better": better, "_better": better}
     found: set[Key] = set()
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Experiment"):

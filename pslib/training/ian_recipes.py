@@ -5,8 +5,10 @@ without center loss; step 3 goes on at a tenth of the rate, with center loss (IA
 E2E-PS ends after step 2; here both take all steps, so that IAN is not ahead by training longer.
 """
 
+from dataclasses import replace
+
 from pslib.models.two_stage import TwoStageConfig
-from pslib.training.recipe import LossWeights, Recipe, Schedule
+from pslib.training.recipe import Recipe, Schedule
 
 __all__ = ["CENTER_WEIGHT", "IAN_ON_PRW", "IAN_RECIPES", "fine_tuned", "three_steps"]
 
@@ -92,22 +94,19 @@ _SGD = Schedule(
 )
 
 
-def _paper(model: TwoStageConfig, name: str) -> Recipe:
-    crops = Schedule(
-        optimizer="sgd", steps=20_000, batch_size=8, learning_rate=1e-3, weight_decay=5e-4, policy="steps",
-        milestones=(), warmup_steps=0, clip_norm=35.0,
-    )  # fmt: skip
-    return three_steps(
-        model, name, crops, _SGD, profile="paper", warm_start="none", image_sizes=((1000, 600),),
-        test_size=(1000, 600), crop_size=(224, 224), workers=4, weights=LossWeights(),
-    )  # fmt: skip
-
-
-_LAST = Schedule(
-    optimizer="sgd", steps=20_000, batch_size=2, learning_rate=1e-4, weight_decay=5e-4, policy="steps", milestones=(),
-    warmup_steps=0, clip_norm=35.0,
-)  # fmt: skip
-_PAPER_START = _paper(_PAPER_MODEL, "ian-paper")
+_PAPER_START = three_steps(
+    _PAPER_MODEL,
+    "ian-paper",
+    crops=replace(_SGD, steps=20_000, batch_size=8, milestones=()),
+    scenes=_SGD,
+    profile="paper",
+    warm_start="none",
+    image_sizes=((1000, 600),),
+    test_size=(1000, 600),
+    crop_size=(224, 224),
+    workers=4,
+)
+_LAST = replace(_SGD, steps=20_000, learning_rate=1e-4, milestones=())
 _E2E_PAPER = fine_tuned(_PAPER_START, "e2e-ps-paper", _LAST)
 _IAN_PAPER = fine_tuned(_PAPER_START, "ian-paper", _LAST, CENTER_WEIGHT)
 _JDI_PAPER = _PAPER_START.with_(

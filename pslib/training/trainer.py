@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -65,7 +65,8 @@ def build_model(
     build = {"alignps": AlignPS, "two-stage": TwoStage}[family_of(recipe)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(recipe.model, num_identities)
+        # What is loaded below holds the whole backbone: downloaded weights would be fetched for nothing.
+        model = build(recipe.model if initial is None else replace(recipe.model, backbone_weights=None), num_identities)
     if initial is None:
         apply_warm_start(model.backbone, recipe.model.backbone, recipe.warm_start)
     else:
@@ -143,7 +144,10 @@ def train(
         if not math.isfinite(float(total.detach())):
             raise _diverged(step, run or recipe.name, losses, curves)
         _optimize(model, optimizer, scaler, total, recipe.schedule.clip_norm)
-        model.update_memory()
+        try:
+            model.update_memory()
+        except NotFiniteError:  # the step has made numbers that the memory refuses
+            raise _diverged(step, run or recipe.name, losses, curves) from None
         curves.seconds += time.perf_counter() - started
         if (step + 1) % 10 == 0:
             bar.set_postfix(**{name: float(value.detach()) for name, value in losses.items()})

@@ -35,7 +35,7 @@ def ranking_tiles(ranking: Ranking, detections: Detections, data: PersonSearchSe
         frame = data.frames[detections.frame[row]]
         camera = f", camera {frame.camera}" if frame.camera else ""
         crop, box = crop_in_context(read_image(frame.path), detections.boxes[row])
-        lines = (f"rank {place + 1}, similarity {ranking.similarity[place]:.2f}",
+        lines = (f"rank {place + 1}, {ranking.closeness(place)}",
                  f"score {detections.scores[row]:.2f}{camera}", frame.name)
         tiles.append(Tile(crop, box, ranking.verdict[place], lines))
     return tiles

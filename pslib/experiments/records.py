@@ -13,7 +13,7 @@ import subprocess
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from pslib.errors import UserError
+from pslib.models.families import config_from_dict
 from pslib.training.recipe import (
-    FAMILIES,
     LossWeights,
     Recipe,
     Schedule,
@@ -92,11 +92,10 @@ def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
         return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
     plain = {name: tuples(value) for name, value in content.items() if name != "start"}
-    # A family is known by its fields: no two have the same.
-    model = next((one for one in FAMILIES.values() if set(content["model"]) <= {f.name for f in fields(one)}), None)
-    if model is None:
+    plain["model"] = config_from_dict(content["model"])
+    if plain["model"] is None:
         raise UserError(f"the recipe {content['name']} has a model that this version does not know: compute it again.")
-    for name, part in {"model": model, "weights": LossWeights, "schedule": Schedule}.items():
+    for name, part in {"weights": LossWeights, "schedule": Schedule}.items():
         plain[name] = part(**{key: tuples(value) for key, value in content[name].items()})
     start = content.get("start")
     return Recipe(**plain, start=recipe_from_dict(start) if start else None)

@@ -7,7 +7,7 @@ alone, as safetensors with the recipe in the header.  Neither can run code when 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pslib.errors import UserError
-from pslib.models.alignps import AlignPS, AlignPSConfig
-from pslib.models.two_stage import TwoStage, TwoStageConfig
+from pslib.models.families import build, config_from_dict, family_of_config, identities_of, without_download
 
 __all__ = ["compact", "save_checkpoint", "load_checkpoint", "save_weights", "load_weights", "load_model", "stored_run"]
 
@@ -69,13 +68,15 @@ def compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return stored
 
 
-def save_weights(path: Path, model: AlignPS | TwoStage, note: Mapping[str, str] | None = None) -> None:
+def save_weights(path: Path, model: nn.Module, note: Mapping[str, str] | None = None) -> None:
     """Write the model with its configuration, about one kilobyte per thousand weights (see :func:`compact`)."""
-    # Only training reads the queue.
-    tensors = compact({n: t for n, t in model.state_dict().items() if not n.startswith("memory.queue")})
-    header = {"config": json.dumps(asdict(model.config)), **(note or {})}
-    if isinstance(model, TwoStage):
-        header |= {"family": "two-stage", "identities": str(model.num_identities)}
+    tensors = compact({name: tensor for name, tensor in model.state_dict().items() if not _is_queue(name)})
+    header = {
+        "config": json.dumps(asdict(model.config)),
+        "family": family_of_config(model.config),
+        "identities": str(identities_of(model)),
+        **(note or {}),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
@@ -112,23 +113,19 @@ def stored_run(path: Path) -> str:
         return ""
 
 
-def load_model(path: Path) -> AlignPS | TwoStage:
+def load_model(path: Path) -> nn.Module:
     """The model stored at ``path``, ready for inference."""
     tensors, header = load_weights(path)
-    two_stage = header.get("family") == "two-stage"
-    config, build = (TwoStageConfig, TwoStage) if two_stage else (AlignPSConfig, AlignPS)
-    known = {item.name for item in fields(config)}
     try:
         content = json.loads(header.get("config", ""))
     except ValueError:
         content = None
-    identities = header.get("identities") if two_stage else len(tensors.get("memory.table", ()))
-    if not isinstance(content, dict) or set(content) - known or not identities:
+    # Older weights of AlignPS say neither family nor identities.
+    identities = header.get("identities") or len(tensors.get("memory.table", ()))
+    config = config_from_dict(content) if isinstance(content, dict) else None
+    if config is None or family_of_config(config) != header.get("family", "alignps") or not identities:
         raise UserError(f"{path} holds no person-search model of this version: train one with pslib train.")
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-    # The file has the whole backbone: weights to begin a training with would be fetched for nothing.
-    settings["backbone_weights"] = None
-    model = build(config(**settings), num_identities=int(identities))
+    model = build(without_download(config), num_identities=int(identities))
     _load(model, tensors, path)
     return model.eval()
 
@@ -138,6 +135,11 @@ def _load(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> 
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError:  # tensors of other shapes
         raise UserError(f"the weights {path} do not fit their own configuration: train them again.") from None
-    wrong = [name for name in missing if not name.startswith("memory.queue") and name != "memory.pointer"] + unexpected
+    wrong = [name for name in missing if not _is_queue(name)] + unexpected
     if wrong:
         raise UserError(f"the weights {path} do not fit the model (first difference: {wrong[0]}): train them again.")
+
+
+def _is_queue(name: str) -> bool:
+    """True of OIM's queue, which only training reads."""
+    return name.endswith(("memory.queue", "memory.pointer"))

@@ -12,15 +12,13 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 
 from pslib.errors import UserError, require_choice
 from pslib.models.alignps import AlignPSConfig
-from pslib.models.two_stage import TwoStageConfig
+from pslib.models.families import Config, family_of_config
 
 __all__ = [
-    "COMPONENT_VERSIONS", "FAMILIES", "LossWeights", "Schedule", "Recipe", "component_versions", "family_of",
+    "COMPONENT_VERSIONS", "LossWeights", "Schedule", "Recipe", "component_versions", "family_of",
     "recipe_hash",
 ]  # fmt: skip
 
-# What a model's configuration makes of it, and its name in files.
-FAMILIES = {"alignps": AlignPSConfig, "two-stage": TwoStageConfig}
 STAGES = ("scenes", "crops")
 # Raise a number when a change moves results: records made before it are then shown as STALE.
 COMPONENT_VERSIONS = {
@@ -36,10 +34,11 @@ COMPONENT_VERSIONS = {
     "rss_loss": 1,
     "center_loss": 1,
 }
-# The components that a family's results do not depend on.
-_NOT_OF = {
-    "alignps": ("two_stage", "rss_loss", "center_loss"),
-    "two-stage": ("model", "detection_loss", "triplet_loss"),
+# The components that a family's results depend on.
+_ALL = ("ops", "warm_start", "oim_loss", "trainer", "evaluator")
+_OF = {
+    "alignps": (*_ALL, "model", "detection_loss", "triplet_loss"),
+    "two-stage": (*_ALL, "two_stage", "rss_loss", "center_loss"),
 }
 
 
@@ -99,7 +98,7 @@ class Recipe:
     name: str
     kind: str  # "cuhk-sysu" or "prw"
     profile: str = "tiny"
-    model: AlignPSConfig | TwoStageConfig = field(default_factory=AlignPSConfig)
+    model: Config = field(default_factory=AlignPSConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     schedule: Schedule = field(default_factory=Schedule)
     warm_start: str = "neutral"  # or "identity", "none"
@@ -158,14 +157,13 @@ def recipe_hash(recipe: Recipe, fingerprint: str) -> str:
 
 
 def family_of(recipe: Recipe) -> str:
-    """Which of :data:`FAMILIES` a recipe's model belongs to."""
-    return next(name for name, config in FAMILIES.items() if isinstance(recipe.model, config))
+    """Which family of models (:data:`pslib.models.families.FAMILIES`) a recipe's belongs to."""
+    return family_of_config(recipe.model)
 
 
 def component_versions(recipe: Recipe) -> dict[str, int]:
     """Versions of the components that the results of ``recipe`` depend on."""
-    others = _NOT_OF[family_of(recipe)]
-    return {name: number for name, number in COMPONENT_VERSIONS.items() if name not in others}
+    return {name: COMPONENT_VERSIONS[name] for name in _OF[family_of(recipe)]}
 
 
 def _content(recipe: Recipe) -> dict[str, object]:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from pslib.data.annotations import PersonSearchSet
 from pslib.errors import NotFiniteError, UserError
-from pslib.models.alignps import AlignPS
-from pslib.models.two_stage import TwoStage
+from pslib.models.families import backbones_of, build, without_download
 from pslib.progress import progress
 from pslib.training.batches import TrainingBatches
 from pslib.training.checkpoints import load_checkpoint, save_checkpoint
@@ -57,18 +56,18 @@ class Curves:
 
 def build_model(
     recipe: Recipe, num_identities: int, seed: int, initial: Mapping[str, Tensor] | None = None
-) -> AlignPS | TwoStage:
+) -> nn.Module:
     """The recipe's model, initialised by ``seed`` without touching global randomness.
 
     ``initial`` are the weights that it begins with, if it has some; else its backbone gets the warm start.
     """
-    build = {"alignps": AlignPS, "two-stage": TwoStage}[family_of(recipe)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # What is loaded below holds the whole backbone: downloaded weights would be fetched for nothing.
-        model = build(recipe.model if initial is None else replace(recipe.model, backbone_weights=None), num_identities)
+        model = build(recipe.model if initial is None else without_download(recipe.model), num_identities)
     if initial is None:
-        apply_warm_start(model.backbone, recipe.model.backbone, recipe.warm_start)
+        for backbone, name in backbones_of(model):
+            apply_warm_start(backbone, name, recipe.warm_start)
     else:
         try:
             model.load_state_dict(initial)
@@ -93,7 +92,7 @@ def train(
     validate_at: tuple[int, ...] = (),
     stop_after: int | None = None,
     initial: Mapping[str, Tensor] | None = None,
-) -> tuple[AlignPS | TwoStage, Curves]:
+) -> tuple[nn.Module, Curves]:
     """Train ``recipe`` on ``data`` and return the model with its curves.
 
     Args:

@@ -88,27 +88,27 @@ class Entry:
 def ledger(profile: str = "tiny", experiments: Iterable[str] | None = None) -> list[Entry]:
     """Entries of all claims of the named ``experiments`` (all if None), sets side by side."""
     chosen = [find_experiment(name) for name in experiments] if experiments is not None else EXPERIMENTS.values()
-    known: dict[Recipe, tuple[list[Record], list[str]]] = {}
+    known: dict[tuple[Recipe, str], tuple[list[Record], list[str]]] = {}
     found = []
     for experiment in chosen:
         for claim in experiment.claims:
             for kind in experiment.kinds:
                 rows, others = {}, {}
                 for label in claim.contrast:
-                    recipe = at_profile(experiment.recipe(label, kind), profile)
-                    if recipe not in known:
-                        known[recipe] = _runs(recipe)
-                    rows[label], others[label] = known[recipe]
+                    row = at_profile(experiment.recipe(label, kind), profile), experiment.read(label)
+                    if row not in known:
+                        known[row] = _runs(*row)
+                    rows[label], others[label] = known[row]
                 found.append(entry(experiment, claim, kind, profile, rows, others))
     return found
 
 
-def _runs(recipe: Recipe) -> tuple[list[Record], list[str]]:
+def _runs(recipe: Recipe, read: str) -> tuple[list[Record], list[str]]:
     try:
         known_fingerprint(recipe.kind, recipe.profile)
     except UserError:  # neither drawn nor recorded: nothing is there to be found
         return [], []
-    return runs_of(recipe)
+    return runs_of(recipe, read)
 
 
 def entry(

@@ -99,12 +99,15 @@ def _fingerprint(drawn: Path, recorded: Path) -> str | None:
     return None
 
 
-def records_of(recipe: Recipe) -> list[Record]:
-    """Finished records of ``recipe``, seeds in order; a recipe recorded under another name counts."""
-    return runs_of(recipe)[0]
+def records_of(recipe: Recipe, read: str = "") -> list[Record]:
+    """Finished records of ``recipe``, seeds in order; a recipe recorded under another name counts.
+
+    ``read`` names one of several embeddings that its model has of a person (:meth:`Record.reading`).
+    """
+    return runs_of(recipe, read)[0]
 
 
-def runs_of(recipe: Recipe) -> tuple[list[Record], list[str]]:
+def runs_of(recipe: Recipe, read: str = "") -> tuple[list[Record], list[str]]:
     """:func:`records_of`, and a phrase for every other run of ``recipe``: one that failed, a record that is damaged."""
     run_hash = recipe_hash(recipe, known_fingerprint(recipe.kind, recipe.profile))
     folder = paths.results_dir() / recipe.profile / recipe.kind
@@ -121,4 +124,4 @@ def runs_of(recipe: Recipe) -> tuple[list[Record], list[str]]:
             finished.setdefault(seed, record)
         else:
             others.append(f"seed {seed} failed: {str(record.info['reason']).rstrip('.')}")
-    return [finished[seed] for seed in sorted(finished)], others
+    return [finished[seed].reading(read) for seed in sorted(finished)], others

@@ -33,6 +33,7 @@ from pslib.training.recipe import (
 
 __all__ = [
     "RECORD_VERSION",
+    "READ",
     "Record",
     "record_stem",
     "find_record",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 RECORD_VERSION = 1
+READ = ":"  # after the name of a read, before that of its array
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,20 @@ class Record:
             return recipe_hash(self.recipe, self.info["data"]["fingerprint"]) != self.info["hash"]
         except (TypeError, UserError):  # a field or a choice that recipes no longer have
             return True
+
+    def reading(self, read: str) -> "Record":
+        """The same run with another of its model's embeddings of a person, as "dense"; ``""`` is the main one."""
+        results = self.info.get("results", {})
+        if read in ("", results.get("read")):
+            return self
+        others = results.get("reads", {})
+        if read not in others:
+            known = ", ".join(others) or "no other"
+            raise UserError(f"the record {self.path} does not read {read!r}: it holds {known}.")
+        arrays = {name: array for name, array in self.arrays.items() if READ not in name}
+        own = f"{read}{READ}"
+        arrays |= {name.removeprefix(own): array for name, array in self.arrays.items() if name.startswith(own)}
+        return Record(self.path, self.info | {"results": others[read]}, arrays)
 
     def ap(self, protocol: str, boxes: str = "detected") -> np.ndarray:
         """Average precision of each query, (Q,), 0..1; ``boxes`` is "detected" or "ground-truth"."""

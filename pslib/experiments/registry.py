@@ -57,7 +57,11 @@ def better(first: str, second: str, text: str, **fields: Any) -> Claim:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table or figure: ``rows`` maps the paper's row names to names of variants, in the paper's order."""
+    """One table or figure: ``rows`` maps the paper's row names to names of variants, in the paper's order.
+
+    Where a model has several embeddings of a person, ``variant@read`` names one: ``"roi-alignps@dense"``.  All reads of
+    a variant are one run.
+    """
 
     name: str
     title: str
@@ -71,7 +75,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for label, variant in self.rows.items():
-            if variant not in self.variants:
+            if variant.partition("@")[0] not in self.variants:
                 raise UserError(f"row {label!r} of {self.name} names no variant: {variant!r} is unknown.")
         for claim in self.claims:
             if unknown := set(claim.contrast) - set(self.rows):
@@ -79,4 +83,11 @@ class Experiment:
 
     def recipe(self, label: str, kind: str) -> Recipe:
         """The recipe of row ``label`` on the set ``kind``, tiny profile."""
-        return self.variants[self.rows[require_choice("row", label, self.rows)]].with_(kind=kind)
+        return self.variants[self._row(label)[0]].with_(kind=kind)
+
+    def read(self, label: str) -> str:
+        """Which of the model's embeddings row ``label`` is about; empty for the one that its configuration names."""
+        return self._row(label)[2]
+
+    def _row(self, label: str) -> tuple[str, str, str]:
+        return self.rows[require_choice("row", label, self.rows)].partition("@")

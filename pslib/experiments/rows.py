@@ -33,7 +33,9 @@ def recorded_rows(
     experiment = find_experiment(name)
     return {
         label: {
-            kind: _recorded_row(records_of(at_profile(experiment.recipe(label, kind), profile)), what, boxes)
+            kind: _recorded_row(
+                records_of(at_profile(experiment.recipe(label, kind), profile), experiment.read(label)), what, boxes
+            )
             for kind in experiment.kinds
         }
         for label in experiment.rows

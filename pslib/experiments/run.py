@@ -22,7 +22,7 @@ from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
 from pslib.evaluation.readout import layer_search
 from pslib.evaluation.sampling import has_sampling_points, sampling_spread
 from pslib.evaluation.search import search
-from pslib.experiments.records import find_record, provenance, read_record, record_stem, write_record
+from pslib.experiments.records import READ, find_record, provenance, read_record, record_stem, write_record
 from pslib.experiments.stages import checkpoint_of, train_chain
 from pslib.models.alignps import AlignPS
 from pslib.training.checkpoints import save_weights, stored_run
@@ -122,7 +122,23 @@ def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
 def evaluate_test(
     model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str = "cpu"
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Everything a record keeps of the test set, the embeddings of fifteen fixed people included."""
+    """Everything a record keeps of the test set, the embeddings of fifteen fixed people included.
+
+    A model that offers several ``reads``, several embeddings of a person, is evaluated with each.
+    """
+    scalars, arrays = _evaluate(model, recipe, data, device)
+    others = [read for read in getattr(model, "reads", ()) if read != model.config.read]
+    if others:
+        scalars |= {"read": model.config.read, "reads": {}}
+    for read in others:
+        scalars["reads"][read], more = _evaluate(model.reading(read), recipe, data, device)
+        arrays |= {f"{read}{READ}{name}": array for name, array in more.items()}
+    return scalars, arrays
+
+
+def _evaluate(
+    model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="test")
     scalars, arrays = measure(data, embeddings)
     ids = embeddings.person_ids

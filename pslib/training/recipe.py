@@ -8,6 +8,7 @@ every table that shows it.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 
 from pslib.errors import UserError, require_choice
@@ -126,21 +127,27 @@ class Recipe:
         >>> Recipe("alignps", "prw").with_(model__levels=("P4",), schedule__steps=10).model.levels
         ('P4',)
         """
-        parts: dict[str, dict[str, object]] = {}
-        top: dict[str, object] = {}
-        for key, value in changes.items():
-            part, _, name = key.partition("__")
-            if name:
-                parts.setdefault(part, {})[name] = value
-            else:
-                top[key] = value
-        for part, values in parts.items():
-            whole = top.get(part, getattr(self, part))
-            top[part] = whole.with_(**values) if isinstance(whole, Recipe) else replace(whole, **values)
+        top = _changes(self, changes)
         shared = {name: top[name] for name in ("kind", "profile", "folds") if name in top}
         if self.start is not None and shared and "start" not in changes:  # a chain of recipes works on one set
             top["start"] = top.get("start", self.start).with_(**shared)
         return replace(self, **top)
+
+
+def _changes(whole: object, changes: Mapping[str, object]) -> dict[str, object]:
+    """New values of the fields of ``whole``, a part of which is named by ``part__field``."""
+    parts: dict[str, dict[str, object]] = {}
+    top: dict[str, object] = {}
+    for key, value in changes.items():
+        part, _, name = key.partition("__")
+        if name:
+            parts.setdefault(part, {})[name] = value
+        else:
+            top[key] = value
+    for name, values in parts.items():
+        part = top.get(name, getattr(whole, name))
+        top[name] = part.with_(**values) if isinstance(part, Recipe) else replace(part, **_changes(part, values))
+    return top
 
 
 def recipe_hash(recipe: Recipe, fingerprint: str) -> str:

@@ -11,7 +11,7 @@ from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.validation import carve_fold
 from pslib.errors import NotFiniteError, UserError
 from pslib.experiments import stages
-from pslib.experiments.records import read_record
+from pslib.experiments.records import code_commit, read_record
 from pslib.experiments.run import run
 from pslib.experiments.stages import checkpoint_of, state_of, train_chain
 from pslib.experiments.tables import results_table
@@ -120,6 +120,11 @@ def test_a_diverging_start_fails_the_run(tmp_path):
     bad = SCENES.with_(start=CROPS.with_(schedule__learning_rate=1e20, schedule__clip_norm=1e30))
     with pytest.raises(DivergedError):
         chain(bad, tmp_path)
+    last = LAST.with_(start=bad)
+    record = read_record(run(last, 0, toy_data(), records=tmp_path / "records", work=tmp_path / "work"))
+    # What is recorded are the curves of the recipe it happened in, and it is named.
+    assert record.info["status"] == "diverged" and record.info["curves_of"] == CROPS.name
+    assert {name for name in record.arrays if name.startswith("loss/")} == {"loss/rss"}
 
 
 def test_the_record_of_a_chain_counts_all_its_time_and_its_weights_load(tmp_path):
@@ -128,7 +133,8 @@ def test_the_record_of_a_chain_counts_all_its_time_and_its_weights_load(tmp_path
     record = read_record(run(LAST, 0, toy_data(), **options))
     assert record.recipe == LAST and record.info["status"] == "finished"
     assert record.info["cost"]["earlier_seconds"] > 0 and "readout" not in record.info["results"]
-    assert len(record.info["validation"]) == 1
+    assert len(record.info["validation"]) == 1 and "curves_of" not in record.info
+    assert record.info["earlier_commits"] == 2 * [code_commit()] != ["", ""]
     model = load_model(weights)
     assert model.config == LAST.model and model.similarity == "euclidean"
 

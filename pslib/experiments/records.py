@@ -42,6 +42,7 @@ __all__ = [
     "read_records",
     "set_aside",
     "provenance",
+    "code_commit",
 ]
 
 RECORD_VERSION = 1
@@ -204,9 +205,14 @@ def provenance(
         "python": platform.python_version(),
         "packages": versions,
         "components": component_versions(recipe),
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "commit": code_commit(),
         "changed_files": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "pslib")),
     }
+
+
+def code_commit() -> str:
+    """Commit of the code that runs, twelve hex digits; empty where no git knows it."""
+    return _git("rev-parse", "--short=12", "HEAD")
 
 
 def _git(*arguments: str) -> str:

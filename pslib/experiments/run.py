@@ -234,6 +234,8 @@ def run(
     except NotFiniteError as error:
         curves = error.curves if isinstance(error, DivergedError) else curves
         info |= {"status": "diverged", "reason": str(error), "protocols": []}
+        if isinstance(error, DivergedError) and error.start:
+            info["curves_of"] = error.start
         written = write_record(stem, info, _curve_arrays(curves))
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
         return written
@@ -245,6 +247,7 @@ def run(
         "protocols": list(data.test.protocols) if test else [],
         "results": results,
         "validation": curves.validation,
+        "earlier_commits": curves.earlier_commits,
         "cost": {
             "train_seconds": curves.seconds,
             "earlier_seconds": curves.earlier_seconds,

@@ -13,9 +13,10 @@ from filelock import FileLock
 from torch import nn
 
 from pslib.data.annotations import PersonSearchSet
+from pslib.experiments.records import code_commit
 from pslib.training.checkpoints import load_checkpoint, save_checkpoint
 from pslib.training.recipe import Recipe, family_of, recipe_hash
-from pslib.training.trainer import Curves, build_model, train
+from pslib.training.trainer import Curves, DivergedError, build_model, train
 
 __all__ = ["checkpoint_of", "state_of", "train_chain"]
 
@@ -64,14 +65,19 @@ def train_chain(
     with FileLock(kept.with_suffix(".lock")):
         state = load_checkpoint(kept, run)
         if state is None:
-            initial, before = None, 0.0
+            initial, before, commits = None, 0.0, []
             if recipe.start is not None:
-                model, curves = train_chain(recipe.start, data, fingerprint, seed, work=work, device=device)
+                try:
+                    model, curves = train_chain(recipe.start, data, fingerprint, seed, work=work, device=device)
+                except DivergedError as error:
+                    error.start = error.start or recipe.start.name
+                    raise
                 initial, before = model.state_dict(), curves.seconds + curves.earlier_seconds
+                commits = [*curves.earlier_commits, curves.commit]
             model, curves = train(
                 recipe, data, seed, validate=validate, validate_at=validate_at, initial=initial, **settings
             )
-            curves.earlier_seconds = before
+            curves.earlier_seconds, curves.earlier_commits, curves.commit = before, commits, code_commit()
             state = {"run": run, "model": model.state_dict(), "curves": asdict(curves)}
             save_checkpoint(kept, state)
         shutil.rmtree(checkpoint.parent, ignore_errors=True)  # left also by a kill right after the weights were kept

@@ -33,11 +33,14 @@ AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float1
 
 
 class DivergedError(NotFiniteError):
-    """A loss stopped being a number; ``curves`` holds what was seen until then."""
+    """A loss stopped being a number; ``curves`` holds what was seen until then.
+
+    ``start`` names the recipe it happened in where that is not the one asked for, but one that it starts from.
+    """
 
     def __init__(self, message: str, curves: "Curves"):
         super().__init__(message)
-        self.curves = curves
+        self.curves, self.start = curves, ""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Curves:
     validation: list[dict[str, float]] = field(default_factory=list)  # each with its "step"
     seconds: float = 0.0  # spent in steps, validation aside
     earlier_seconds: float = 0.0  # spent in the steps of the recipes that this one started from
+    commit: str = ""  # of the code that trained, where somebody wrote it down
+    earlier_commits: list[str] = field(default_factory=list)  # the same of the recipes before, the first one first
 
     def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():

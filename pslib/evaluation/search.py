@@ -11,6 +11,9 @@ against us: wrong detections stand before right ones of the same similarity.
 A query without a single positive has AP 0 and rank 0; it is left out of the means, or counted as 0 with
 ``without_positives="zero"``.  A query marked as ``missed`` (no feature could be made of it, say because the detector
 did not find it) is counted as 0, or left out with ``missed_queries="skip"``, which flatters the method (quirk 14).
+
+``cbgm=ContextMatching(...)`` re-ranks by the people beside the query (:mod:`pslib.evaluation.cbgm`); it is off unless
+asked for.
 """
 
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ import numpy as np
 from pslib.data.annotations import Protocol
 from pslib.errors import NotFiniteError, UserError, require_choice
 from pslib.evaluation.average_precision import average_precision
+from pslib.evaluation.cbgm import ContextMatching, Revise, rematcher
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.galleries import Resolved, box_iou_threshold, check_protocol, resolve
 from pslib.evaluation.nearest import SIMILARITIES, as_dot_products
@@ -83,7 +87,8 @@ class _Plan:
 def search(protocol: Protocol, detections: Detections, query_embeddings: np.ndarray, *, num_frames: int,
            score_threshold: float = 0.0, duplicates: str = "official", query_in_gallery: str = "keep",
            without_positives: str = "skip", missed: np.ndarray | None = None,
-           missed_queries: str = "zero", similarity: str = "cosine") -> SearchResult:
+           missed_queries: str = "zero", similarity: str = "cosine",
+           cbgm: ContextMatching | None = None) -> SearchResult:
     """Rank every query of ``protocol`` and score it.
 
     ``query_embeddings`` (Q, D), compared with ``detections.embeddings`` (M, D) by dot product, the cosine of unit
@@ -106,6 +111,9 @@ def search(protocol: Protocol, detections: Detections, query_embeddings: np.ndar
     check_protocol(protocol, num_frames, duplicates, query_in_gallery)
     queries = check_queries(protocol, detections, query_embeddings)
     if require_choice("similarity", similarity, SIMILARITIES) == "euclidean":
+        if cbgm is not None:
+            raise UserError("cbgm adds up cosines and similarity='euclidean' has distances: leave cbgm out, or search "
+                            "with a model whose embeddings are compared by cosine.")
         embeddings, queries = as_dot_products(detections.embeddings, queries)
         detections = replace(detections, embeddings=embeddings)
     sorted_detections, offsets, _ = in_frame_order(detections, num_frames, score_threshold)
@@ -117,7 +125,8 @@ def search(protocol: Protocol, detections: Detections, query_embeddings: np.ndar
     ap, rank, found = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
     positives = np.array([gallery.positives for gallery in galleries], np.int64)
     plans = _plans(galleries, sorted_detections.boxes, offsets)
-    for number, pool, candidates in _similarities(plans, queries, sorted_detections.embeddings, offsets):
+    revise = None if cbgm is None else rematcher(cbgm, protocol, queries, sorted_detections, offsets)
+    for number, pool, candidates in _similarities(plans, queries, sorted_detections.embeddings, offsets, revise):
         plan = plans[number]
         if len(candidates) == 0 or lost[number]:
             continue
@@ -190,8 +199,8 @@ def _plans(galleries: list[Resolved], boxes: np.ndarray, offsets: np.ndarray) ->
 
 
 def _similarities(plans: list[_Plan], queries: np.ndarray, embeddings: np.ndarray,
-                  offsets: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (query number, similarities of its whole gallery, similarities of its candidates).
+                  offsets: np.ndarray, revise: Revise | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (query number, similarities of its whole gallery, similarities of its candidates), ``revise``-d if asked.
 
     Large galleries: one matrix product for a block of queries.  Small ones: only the rows that are needed.
     Either way each detection has one similarity per query, so that comparing a candidate with itself is exact.
@@ -212,4 +221,6 @@ def _similarities(plans: list[_Plan], queries: np.ndarray, embeddings: np.ndarra
             rows = ranges(offsets[plan.frames], held[plan.frames])
             if gather:
                 row[rows] = np.take(embeddings, rows, axis=0, out=buffer[:len(rows)], mode="clip") @ queries[number]
+            if revise is not None:
+                revise(number, row, rows)
             yield number, row[rows], row[plan.candidates]

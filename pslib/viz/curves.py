@@ -16,6 +16,7 @@ __all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_f
 MODEL_STYLES = {
     "baseline": (PALETTE["vermillion"], "--", "s"),
     "alignps": (PALETTE["blue"], "-", "o"),
+    "alignps-long": (PALETTE["sky"], (0, (8, 2)), "P"),
     "baseline, live": (PALETTE["black"], ":", "D"),
     "scale-task": (PALETTE["green"], "-.", "^"),
     "region-task": (PALETTE["orange"], (0, (5, 2, 1, 2)), "v"),

@@ -247,7 +247,7 @@ FAULTS = [
     ("two_stage", "person.long(), reduction", "(~person).long(), reduction", 4),
     ("proposals", "labels[found],", "labels.new_full((len(found),), background),", 0),
     ("proposals", "boxes[found], proposals[negative]", "proposals[drawn]", 0),
-    ("proposals", "return Matcher(positive_iou, positive_iou)", "return Matcher(0.2, 0.2)", 0),
+    ("proposals", "return Matcher(positive_iou, positive_iou if", "return Matcher(0.2, 0.2 if", 0),
 ]  # fmt: skip
 
 

@@ -14,10 +14,63 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
 from torchvision.ops import box_iou
 
-__all__ = ["build_rpn", "RoiSample", "match_rois", "sample_rois"]
+from pslib.errors import UserError
+from pslib.models.batching import ImageBatch
+
+__all__ = [
+    "ProposalConfig", "RoiSample", "build_rpn", "match_rois", "propose", "require_counts", "require_shares",
+    "sample_rois",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """The switches of the RPN, which every model that has one takes over; the defaults suit the tiny profile.
+
+    At each cell stands one anchor for each of ``anchor_sizes`` and ``anchor_ratios``.  An anchor is positive from
+    ``rpn_positive_iou`` on, and so is the best one of every box; negative below ``rpn_negative_iou``.  The pairs are
+    (training, test): the best-scored boxes before, and at most so many after, non-maximum suppression.
+    """
+
+    # px, the root of an anchor's area: people of the tiny sets are about 14 px wide and 42 px high
+    anchor_sizes: tuple[float, ...] = (16.0, 24.0, 36.0, 54.0)
+    anchor_ratios: tuple[float, ...] = (2.0, 3.0, 4.0)  # height / width
+    rpn_positive_iou: float = 0.5  # 0.7 in Faster R-CNN, which few anchors of a coarse grid reach for narrow people
+    rpn_negative_iou: float = 0.3
+    rpn_samples: int = 64  # anchors an image in the RPN's losses
+    rpn_positive_fraction: float = 0.5
+    rpn_before_nms: tuple[int, int] = (600, 600)
+    rpn_after_nms: tuple[int, int] = (100, 60)
+    rpn_nms_threshold: float = 0.6  # 0.7 in Faster R-CNN; with 60 proposals fewer on one person find more people
+    rpn_score_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.anchor_sizes or not self.anchor_ratios or min(*self.anchor_sizes, *self.anchor_ratios) <= 0:
+            raise UserError(
+                f"anchor_sizes={self.anchor_sizes} with anchor_ratios={self.anchor_ratios} make no anchors: give one "
+                "positive number or more for each."
+            )
+        require_counts(self, "rpn_samples", "rpn_before_nms", "rpn_after_nms")
+        require_shares(self, "rpn_positive_fraction")
+
+
+def require_counts(config: object, *names: str) -> None:
+    """Raise UserError unless the named fields of ``config``, numbers or tuples of numbers, are 1 or more."""
+    for name in names:
+        value = getattr(config, name)
+        if (min(value) if isinstance(value, tuple) else value) < 1:
+            raise UserError(f"{name}={value} is too small: give at least 1.")
+
+
+def require_shares(config: object, *names: str) -> None:
+    """Raise UserError unless the named fields of ``config`` lie in 0..1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UserError(f"{name}={getattr(config, name)} is no share: give a number from 0 to 1.")
 
 
 class _FullPrecisionHead(RPNHead):
@@ -28,40 +81,31 @@ class _FullPrecisionHead(RPNHead):
         return [level.float() for level in objectness], [level.float() for level in deltas]
 
 
-def build_rpn(
-    channels: int,
-    anchor_sizes: Sequence[float],
-    anchor_ratios: Sequence[float],
-    *,
-    positive_iou: float,
-    negative_iou: float,
-    samples: int,
-    positive_fraction: float,
-    before_nms: tuple[int, int],
-    after_nms: tuple[int, int],
-    nms_threshold: float,
-    score_threshold: float,
-) -> RegionProposalNetwork:
-    """torchvision's RPN on one map of ``channels``.
-
-    At each cell stands one anchor for each of ``anchor_sizes`` (px, the root of its area) and ``anchor_ratios``
-    (height / width).  An anchor is positive from ``positive_iou`` on, and so is the best one of every box; negative
-    below ``negative_iou``; the losses read ``samples`` of them an image.  The pairs are (training, test): the
-    best-scored boxes before, and at most so many after, non-maximum suppression.
-    """
-    anchors = AnchorGenerator((tuple(anchor_sizes),), (tuple(anchor_ratios),))
+def build_rpn(channels: int, config: ProposalConfig) -> RegionProposalNetwork:
+    """torchvision's RPN on one map of ``channels``."""
+    anchors = AnchorGenerator((tuple(config.anchor_sizes),), (tuple(config.anchor_ratios),))
     return RegionProposalNetwork(
         anchors,
         _FullPrecisionHead(channels, anchors.num_anchors_per_location()[0]),
-        positive_iou,
-        negative_iou,
-        samples,
-        positive_fraction,
-        dict(zip(("training", "testing"), before_nms, strict=True)),
-        dict(zip(("training", "testing"), after_nms, strict=True)),
-        nms_threshold,
-        score_threshold,
+        config.rpn_positive_iou,
+        config.rpn_negative_iou,
+        config.rpn_samples,
+        config.rpn_positive_fraction,
+        dict(zip(("training", "testing"), config.rpn_before_nms, strict=True)),
+        dict(zip(("training", "testing"), config.rpn_after_nms, strict=True)),
+        config.rpn_nms_threshold,
+        config.rpn_score_threshold,
     )
+
+
+def propose(
+    rpn: RegionProposalNetwork, batch: ImageBatch, trunk: Tensor, targets: Sequence[dict[str, Tensor]] | None = None
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Proposals (P, 4) px of each image, without gradient, and in training the losses "rpn_class" and "rpn_box"."""
+    images = ImageList(batch.tensors, [tuple(size) for size in batch.sizes.tolist()])
+    proposals, losses = rpn(images, {"trunk": trunk}, targets)
+    names = {"rpn_class": "loss_objectness", "rpn_box": "loss_rpn_box_reg"}
+    return proposals, {name: losses[theirs] for name, theirs in names.items() if theirs in losses}
 
 
 @dataclass(frozen=True)
@@ -74,10 +118,11 @@ class RoiSample:
     truth: Tensor  # (R,) bool, the ROI is a ground-truth box
 
 
-def match_rois(proposals: Tensor, boxes: Tensor, positive_iou: float) -> Tensor:
+def match_rois(proposals: Tensor, boxes: Tensor, positive_iou: float, negative_iou: float | None = None) -> Tensor:
     """For each of the ``proposals`` (P, 4) the box of ``boxes`` (N, 4) it overlaps most: index (P,).
 
-    It is -1, background, where the overlap (intersection over union) stays below ``positive_iou``.
+    It is -1, background, where the overlap (intersection over union) stays below ``negative_iou`` (None: the same as
+    ``positive_iou``), and -2, neither, where it lies between the two.
 
     >>> people = torch.tensor([[0.0, 0.0, 10.0, 30.0], [20.0, 0.0, 30.0, 30.0]])
     >>> match_rois(torch.tensor([[20.0, 0.0, 30.0, 20.0], [12.0, 0.0, 18.0, 30.0]]), people, 0.5).tolist()
@@ -85,7 +130,7 @@ def match_rois(proposals: Tensor, boxes: Tensor, positive_iou: float) -> Tensor:
     """
     if len(proposals) == 0 or len(boxes) == 0:  # torchvision's matcher refuses both
         return torch.full((len(proposals),), -1, device=proposals.device)
-    return Matcher(positive_iou, positive_iou)(box_iou(boxes, proposals))
+    return Matcher(positive_iou, positive_iou if negative_iou is None else negative_iou)(box_iou(boxes, proposals))
 
 
 def sample_rois(
@@ -96,16 +141,18 @@ def sample_rois(
     count: int,
     positive_fraction: float,
     positive_iou: float,
+    negative_iou: float | None = None,
 ) -> RoiSample:
     """Choose ``count`` ROIs of one image from its ``proposals`` (P, 4) and ground-truth ``boxes`` (N, 4).
 
     Every ground-truth box is one of them, since center loss reads these (torchvision's sampler could miss some), with
     its own label of ``labels`` (N,).  Then positive proposals, drawn at random, fill up to ``positive_fraction`` of
-    ``count``, and background (class number ``background``) takes the rest; fewer where there are not enough.
+    ``count``, and background (class number ``background``) takes the rest; fewer where there are not enough.  Proposals
+    that overlap a person by ``negative_iou`` or more, yet by less than ``positive_iou``, are not drawn.
     """
-    match = match_rois(proposals, boxes, positive_iou)
+    match = match_rois(proposals, boxes, positive_iou, negative_iou)
     positive = _draw((match >= 0).nonzero().squeeze(1), int(count * positive_fraction) - len(boxes))
-    negative = _draw((match < 0).nonzero().squeeze(1), count - len(boxes) - len(positive))
+    negative = _draw((match == -1).nonzero().squeeze(1), count - len(boxes) - len(positive))
     drawn = torch.cat([positive, negative])
     found = match[positive]
     return RoiSample(

@@ -4,27 +4,31 @@ A residual network goes over every ROI with its last stage and averages (IAN, Se
 connected layers with dropout instead.  Either gives one vector an ROI, which sibling linear layers read (item 4).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import RoIAlign, RoIPool
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import RoIAlign, RoIPool, clip_boxes_to_image, nms, remove_small_boxes
 
 from pslib.errors import UserError, require_choice
 
-__all__ = ["roi_layer", "average_stage", "FullyConnected", "HeadOutput", "LinearHead"]
+__all__ = ["roi_layer", "average_stage", "FullyConnected", "HeadOutput", "LinearHead", "refined_detections"]
 
 
-def roi_layer(kind: str, size: int, stride: int) -> nn.Module:
+def roi_layer(kind: str, size: int, stride: int, sampling_ratio: int = 2, aligned: bool = True) -> nn.Module:
     """A layer (map (B, C, H, W), list of B boxes (R_i, 4) px) -> (R, C, size, size) for a map at ``stride``.
 
     ``"pool"`` rounds the box to cells and takes maxima, as the paper's Faster R-CNN; ``"align"`` samples between
-    the cells (He et al., "Mask R-CNN").
+    the cells (He et al., "Mask R-CNN"): each part at ``sampling_ratio`` x ``sampling_ratio`` points, or, with 0, at as
+    many as it has cells.  ``aligned=False`` leaves out the shift by half a cell, as torchvision's own detectors, and so
+    NAE and SeqNet, do; the code of ROI-AlignPS has the shift.
     """
     require_choice("ROI layer", kind, ("pool", "align"))
     if kind == "pool":
         return RoIPool(size, 1.0 / stride)
-    return RoIAlign(size, 1.0 / stride, sampling_ratio=2, aligned=True)
+    return RoIAlign(size, 1.0 / stride, sampling_ratio=sampling_ratio, aligned=aligned)
 
 
 def average_stage(stage: nn.Module, rois: Tensor) -> Tensor:
@@ -96,3 +100,35 @@ class LinearHead(nn.Module):
         features = self.activation(self.feat(vectors))
         person_logits = None if self.person is None else self.person(vectors)
         return HeadOutput(features, self.dropout(features), self.box(vectors), person_logits)
+
+
+def refined_detections(
+    proposals: Sequence[Tensor],
+    deltas: Tensor,
+    scores: Tensor,
+    embeddings: Tensor,
+    sizes: Tensor,
+    coder: BoxCoder,
+    *,
+    score_threshold: float,
+    nms_threshold: float,
+    limit: int,
+) -> list[dict[str, Tensor]]:
+    """What is left of the ``proposals`` (P_i, 4) px of each image once ``deltas`` (R, 4) have moved them.
+
+    ``scores`` (R,) and ``embeddings`` (R, D) go with them, R rows image by image; ``sizes`` (B, 2) are heights and
+    widths in px.  One dict an image, best first: at most ``limit`` boxes scored above ``score_threshold``, none of
+    which overlaps a better one by more than ``nms_threshold``.
+    """
+    counts = [len(found) for found in proposals]
+    moved = coder.decode_single(deltas.float(), torch.cat(list(proposals))).split(counts)
+    results = []
+    for size, boxes, sure, features in zip(
+        sizes.tolist(), moved, scores.split(counts), embeddings.split(counts), strict=True
+    ):
+        boxes = clip_boxes_to_image(boxes, tuple(size))
+        keep = remove_small_boxes(boxes, min_size=1e-2)
+        keep = keep[sure[keep] > score_threshold]
+        keep = keep[nms(boxes[keep], sure[keep], nms_threshold)[:limit]]
+        results.append({"boxes": boxes[keep], "scores": sure[keep], "embeddings": features[keep]})
+    return results

@@ -19,8 +19,6 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 
 from pslib.errors import UserError, require_choice
 from pslib.losses.center import Centers, center_loss
@@ -28,14 +26,21 @@ from pslib.losses.oim import OIMMemory, oim_loss
 from pslib.losses.rss import random_sampling_softmax
 from pslib.models.backbones import build_backbone
 from pslib.models.batching import ImageBatch, batch_images
-from pslib.models.proposals import build_rpn, sample_rois
-from pslib.models.reid_heads import FullyConnected, HeadOutput, LinearHead, average_stage, roi_layer
+from pslib.models.proposals import ProposalConfig, build_rpn, propose, require_counts, require_shares, sample_rois
+from pslib.models.reid_heads import (
+    FullyConnected,
+    HeadOutput,
+    LinearHead,
+    average_stage,
+    refined_detections,
+    roi_layer,
+)
 
 __all__ = ["TwoStageConfig", "TwoStage"]
 
 
 @dataclass(frozen=True)
-class TwoStageConfig:
+class TwoStageConfig(ProposalConfig):
     """Every switch of the model; the defaults are E2E-PS and IAN at the tiny profile."""
 
     backbone: str = "tiny"
@@ -47,17 +52,6 @@ class TwoStageConfig:
     fc_width: int = 256  # of VGG's fc6 and fc7; 4096 in VGG16
     roi_layer: str = "pool"  # or "align"
     roi_size: int = 7  # cells; 14 in JDI-PS
-    # px, the root of an anchor's area: people of the tiny sets are about 14 px wide and 42 px high
-    anchor_sizes: tuple[float, ...] = (16.0, 24.0, 36.0, 54.0)
-    anchor_ratios: tuple[float, ...] = (2.0, 3.0, 4.0)  # height / width
-    rpn_positive_iou: float = 0.5  # 0.7 in Faster R-CNN, which few anchors of a coarse grid reach for narrow people
-    rpn_negative_iou: float = 0.3
-    rpn_samples: int = 64  # anchors an image in the RPN's losses
-    rpn_positive_fraction: float = 0.5
-    rpn_before_nms: tuple[int, int] = (600, 600)  # proposals in training and at test
-    rpn_after_nms: tuple[int, int] = (100, 60)
-    rpn_nms_threshold: float = 0.6  # 0.7 in Faster R-CNN; with 60 proposals fewer on one person find more people
-    rpn_score_threshold: float = 0.0
     rois_per_image: int = 12  # in training
     positive_fraction: float = 0.5
     positive_iou: float = 0.5  # overlap from which an ROI shows the person, with her identity
@@ -76,17 +70,13 @@ class TwoStageConfig:
     detections_per_image: int = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice("identity loss", self.identity_loss, ("rss", "oim"))
         require_choice("boxes of center loss", self.center_boxes, ("ground-truth", "all"))
         require_choice("attachment of center loss", self.center_attach, ("before", "after"))
         require_choice("reduction", self.center_reduction, ("mean", "sum"))
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout} must lie in [0, 1): it is the probability of dropping a unit.")
-        if not self.anchor_sizes or not self.anchor_ratios or min(*self.anchor_sizes, *self.anchor_ratios) <= 0:
-            raise UserError(
-                f"anchor_sizes={self.anchor_sizes} with anchor_ratios={self.anchor_ratios} make no anchors: give one "
-                "positive number or more for each."
-            )
         if self.rois_per_image < 1 or self.roi_size < 1:
             raise UserError(
                 f"rois_per_image={self.rois_per_image} of roi_size={self.roi_size} show nothing: give both at least 1."
@@ -100,14 +90,8 @@ class TwoStageConfig:
             raise UserError(f"center_alpha={self.center_alpha} must lie in [0, 1]: it is the centers' learning rate.")
         if not self.temperature > 0:
             raise UserError(f"temperature={self.temperature} must be above 0: OIM divides by it.")
-        counts = ("embedding_dim", "fc_width", "rpn_samples", "detections_per_image")
-        pairs = {"rpn_before_nms": min(self.rpn_before_nms), "rpn_after_nms": min(self.rpn_after_nms)}
-        for name, count in ({name: getattr(self, name) for name in counts} | pairs).items():
-            if count < 1:
-                raise UserError(f"{name}={getattr(self, name)} is too small: give at least 1.")
-        for name in ("positive_fraction", "rpn_positive_fraction", "positive_iou", "nms_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} is no share: give a number from 0 to 1.")
+        require_counts(self, "embedding_dim", "fc_width", "detections_per_image")
+        require_shares(self, "positive_fraction", "positive_iou", "nms_threshold")
 
 
 class TwoStage(nn.Module):
@@ -135,19 +119,7 @@ class TwoStage(nn.Module):
         self.backbone = build_backbone(config.backbone, config.backbone_weights, config.frozen_backbone)
         level = -1 if self.backbone.last_stage is None else -2  # of the trunk
         channels, width = self.backbone.channels[level], self.backbone.channels[-1]
-        self.rpn = build_rpn(
-            channels,
-            config.anchor_sizes,
-            config.anchor_ratios,
-            positive_iou=config.rpn_positive_iou,
-            negative_iou=config.rpn_negative_iou,
-            samples=config.rpn_samples,
-            positive_fraction=config.rpn_positive_fraction,
-            before_nms=config.rpn_before_nms,
-            after_nms=config.rpn_after_nms,
-            nms_threshold=config.rpn_nms_threshold,
-            score_threshold=config.rpn_score_threshold,
-        )
+        self.rpn = build_rpn(channels, config)
         self.roi_layer = roi_layer(config.roi_layer, config.roi_size, self.backbone.strides[level])
         self.fully_connected = None
         if self.backbone.last_stage is None:
@@ -192,10 +164,7 @@ class TwoStage(nn.Module):
         self, batch: ImageBatch, trunk: Tensor, targets: Sequence[dict[str, Tensor]] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Proposals (P, 4) px of each image, without gradient, and in training the RPN's two losses."""
-        images = ImageList(batch.tensors, [tuple(size) for size in batch.sizes.tolist()])
-        proposals, losses = self.rpn(images, {"trunk": trunk}, targets)
-        names = {"rpn_class": "loss_objectness", "rpn_box": "loss_rpn_box_reg"}
-        return proposals, {name: losses[theirs] for name, theirs in names.items() if theirs in losses}
+        return propose(self.rpn, batch, trunk, targets)
 
     def read(self, trunk: Tensor, boxes: Sequence[Tensor]) -> HeadOutput:
         """The second stage on the ``boxes`` (R_i, 4) px of each image: R rows, image by image."""
@@ -296,18 +265,17 @@ class TwoStage(nn.Module):
 
     def detect(self, proposals: Sequence[Tensor], output: HeadOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
         """Boxes, scores and embeddings of each image after thresholding and non-maximum suppression."""
-        counts = [len(found) for found in proposals]
-        moved = self.box_coder.decode_single(output.deltas.float(), torch.cat(list(proposals))).split(counts)
-        results = []
-        for size, boxes, scores, embeddings in zip(
-            sizes.tolist(), moved, self.scores(output).split(counts), self.embed(output).split(counts), strict=True
-        ):
-            boxes = clip_boxes_to_image(boxes, tuple(size))
-            keep = remove_small_boxes(boxes, min_size=1e-2)
-            keep = keep[scores[keep] > self.config.score_threshold]
-            keep = keep[nms(boxes[keep], scores[keep], self.config.nms_threshold)[: self.config.detections_per_image]]
-            results.append({"boxes": boxes[keep], "scores": scores[keep], "embeddings": embeddings[keep]})
-        return results
+        return refined_detections(
+            proposals,
+            output.deltas,
+            self.scores(output),
+            self.embed(output),
+            sizes,
+            self.box_coder,
+            score_threshold=self.config.score_threshold,
+            nms_threshold=self.config.nms_threshold,
+            limit=self.config.detections_per_image,
+        )
 
     def detect_and_embed(
         self, images: Sequence[Tensor], boxes: Sequence[Tensor]

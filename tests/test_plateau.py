@@ -81,6 +81,13 @@ def test_the_criterion_of_two_stage_models(curve, start, learned):
     assert has_learned(two_stage(curve, start)) is learned
 
 
+def test_batches_that_label_nobody_do_not_count():
+    plateau = noisy(np.full(300, RSS_UNIFORM), scatter=0.1)
+    plateau[::3] = np.nan  # as zeros they would bring the mean a third below the uniform value
+    assert not has_learned(two_stage(plateau)) and has_learned(two_stage(np.where(np.isnan(plateau), 0, plateau)))
+    assert plateau_reason(two_stage(np.full(300, np.nan))) == "no curve of the re-id loss is recorded"
+
+
 def test_the_reason_holds_the_numbers_it_rests_on():
     reason = plateau_reason(run_of(np.full(360, 7.25), [4.0, 5.5]))
     assert "7.25 at the end" in reason and "6.63 for a uniform guess" in reason and "4.0 at first, 5.5 at the" in reason

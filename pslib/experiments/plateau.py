@@ -50,6 +50,8 @@ def plateau_reason(record: Record) -> str:
     """Why a run counts as not having learned, in words; empty if it has learned."""
     model, identities = record.info["recipe"]["model"], record.info["data"]["identities"]
     curve = record.arrays.get("loss/oim", record.arrays.get("loss/rss_people"))
+    if curve is not None:
+        curve = curve[np.isfinite(curve)]  # a batch that labels nobody says nothing
     if curve is None or len(curve) < TENTHS:
         return "no curve of the re-id loss is recorded"
     if "loss/oim" in record.arrays:

@@ -210,7 +210,7 @@ class TwoStage(nn.Module):
             return losses | self._oim_losses(output, labels, person)
         losses["rss"], per_row = random_sampling_softmax(self.classify(output.dropped), labels, config.rss_samples)
         known = person & (labels >= 0)
-        self.monitored = {"rss_people": per_row[known].detach().sum() / known.sum().clamp(min=1)}
+        self.monitored = {"rss_people": per_row[known].detach().mean()}  # nan where nobody is labelled: no zero
         rows = truth if config.center_boxes == "ground-truth" else person
         features = (output.features if config.center_attach == "before" else output.dropped)[rows]
         losses["center"] = center_loss(

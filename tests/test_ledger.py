@@ -13,8 +13,9 @@ from pslib.evaluation.statistics import Verdict
 from pslib.experiments import history
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import claims_in, commit_of_claim, defaults_in, is_ancestor, keys_of
-from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry, entry, ledger, paper_effect, values_of
+from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry, entry, ledger, paper_effect
 from pslib.experiments.ledger_text import PREDATES, WIDTH, ledger_summary, ledger_text
+from pslib.experiments.measures import values_of
 from pslib.experiments.plateau import uniform_loss
 from pslib.experiments.records import Record, read_records
 from pslib.experiments.registry import Claim, Experiment

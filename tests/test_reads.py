@@ -9,7 +9,8 @@ from toy_sets import toy_data, toy_model, toy_recipe
 
 from pslib.errors import UserError
 from pslib.evaluation.gallery import embed_gallery
-from pslib.experiments.ledger import values_of
+from pslib.experiments import rows
+from pslib.experiments.measures import values_of
 from pslib.experiments.records import read_record, write_record
 from pslib.experiments.registry import Claim, Experiment
 from pslib.experiments.run import evaluate_test, measure
@@ -75,3 +76,21 @@ def test_rows_that_name_reads_share_a_run():
     assert (experiment.read("one"), experiment.read("other")) == ("", "blind")
     with pytest.raises(UserError, match="'tony@blind' is unknown"):
         Experiment("x", "x", "x", {"one": "tony@blind"}, (), variants={"toy": recipe})
+
+
+def test_every_read_of_a_table_is_looked_up_once(monkeypatch):
+    recipe = toy_recipe()
+    variants = {"toy": recipe, "folded": recipe.with_(folds=3)}
+    tables = {
+        "one": Experiment("one", "t", "s", {"a": "toy", "b": "toy@blind", "c": "folded"}, (), variants=variants),
+        "two": Experiment("two", "t", "s", {"d": "toy"}, (), variants=variants),
+        "other set": Experiment("other", "t", "s", {"e": "toy@far"}, (), kinds=("prw",), variants=variants),
+    }
+    monkeypatch.setattr(rows, "EXPERIMENTS", tables)
+    monkeypatch.setattr(rows, "VARIANTS", variants)
+    monkeypatch.setattr(rows, "records_of", lambda wanted, read: [(wanted.kind, wanted.profile, read)])
+    assert rows.recorded_variants("cuhk-sysu", "small") == {
+        "toy": [("cuhk-sysu", "small", "")],
+        "toy@blind": [("cuhk-sysu", "small", "blind")],
+    }
+    assert list(rows.recorded_variants("prw")) == ["toy", "toy@blind", "toy@far"]

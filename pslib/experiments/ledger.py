@@ -16,14 +16,14 @@ from pslib.evaluation.statistics import Interval, Verdict, bootstrap_runs, verdi
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import commit_of_claim, is_ancestor
 from pslib.experiments.lookup import at_profile, find_experiment, known_fingerprint, runs_of
+from pslib.experiments.measures import values_of
 from pslib.experiments.plateau import plateau_reason
 from pslib.experiments.records import Record
 from pslib.experiments.registry import MEASURES, Claim, Experiment
 from pslib.experiments.reported import reported
-from pslib.experiments.tables import main_protocol_of
 from pslib.training.recipe import Recipe
 
-__all__ = ["MIN_SEEDS", "NOT_RECORDED", "Entry", "entry", "ledger", "paper_effect", "values_of"]
+__all__ = ["MIN_SEEDS", "NOT_RECORDED", "Entry", "entry", "ledger", "paper_effect"]
 
 MIN_SEEDS = 3
 NOT_RECORDED = "not recorded"
@@ -188,34 +188,6 @@ def _contrast(claim: Claim, rows: Rows) -> tuple[list[np.ndarray], list[np.ndarr
             groups.append(people)
         total = [one + other for one, other in zip(total, parts, strict=True)] if total else parts
     return total, groups
-
-
-def values_of(record: Record, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a claim compares, (Q,) in per cent, and the groups (Q,) that its bootstrap draws: query people or frames.
-
-    Raises KeyError with the name of an array that the record does not have.
-    """
-    arrays = record.arrays
-    if measure == "recall":
-        return 100.0 * arrays["detection/found"], arrays["detection/frame"]
-    if measure == "spread":
-        wide, close = (arrays[f"sampling/{path}/radius"].astype(np.float64) for path in ("C4", "C3"))
-        return 100 * (wide - close), arrays["sampling/frame"]
-    if measure == "inside":
-        close, wide = (arrays[f"sampling/{path}/inside"].astype(np.float64) for path in ("C3", "C4"))
-        return 100 * (close - wide), arrays["sampling/frame"]
-    protocol = main_protocol_of(record)
-    if measure == "gallery growth":
-        sizes = sorted((name for name in record.info["protocols"] if name.startswith("TestG")), key=_gallery_size)
-        return 100 * (record.ap(sizes[-1]) - record.ap(sizes[0])), record.people(sizes[0])
-    if measure == "top1":
-        return 100.0 * (record.rank(protocol) == 1), record.people(protocol)
-    boxes = "ground-truth" if measure == "ground-truth map" else "detected"
-    return 100 * record.ap(protocol, boxes), record.people(protocol)
-
-
-def _gallery_size(protocol: str) -> int:
-    return int(protocol.removeprefix("TestG"))
 
 
 def _not_comparable(used: Rows, rows: Rows) -> str:

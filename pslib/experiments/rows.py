@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pslib.evaluation.statistics import Interval
+from pslib.experiments.catalogue import EXPERIMENTS, VARIANTS
 from pslib.experiments.lookup import at_profile, find_experiment, records_of
 from pslib.experiments.records import Record
 from pslib.experiments.tables import summary
 
-__all__ = ["RecordedRow", "recorded_rows"]
+__all__ = ["RecordedRow", "recorded_rows", "recorded_variants"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,17 @@ def _recorded_row(group: Sequence[Record], what: str, boxes: str) -> RecordedRow
         value = summary(group, what, boxes)
     info = group[0].info
     return RecordedRow(value, tuple(record.info["seed"] for record in group), f"{info['device']}, {info['date']}")
+
+
+def recorded_variants(kind: str, profile: str = "tiny") -> dict[str, list[Record]]:
+    """Records of every variant that stands in a table of the set ``kind``, those that see its test people.
+
+    A model with several embeddings has an entry for each that a table reads, as "roi-joint@dense".
+    """
+    tables = [experiment for experiment in EXPERIMENTS.values() if kind in experiment.kinds]
+    found: dict[str, list[Record]] = {}
+    for row in dict.fromkeys(row for experiment in tables for row in experiment.rows.values()):
+        variant, _, read = row.partition("@")
+        if not VARIANTS[variant].folds:
+            found[row] = records_of(at_profile(VARIANTS[variant].with_(kind=kind), profile), read)
+    return found

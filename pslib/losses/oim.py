@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import require_choice
 
-__all__ = ["OIMMemory", "oim_loss"]
+__all__ = ["OIMMemory", "memory_logits", "oim_loss"]
 
 
 class OIMMemory(nn.Module):
@@ -89,6 +89,16 @@ class OIMMemory(nn.Module):
         self.pointer.copy_((self.pointer + new) % size)
 
 
+def memory_logits(
+    embeddings: Tensor, memory: OIMMemory, temperature: float = 0.1, queue_temperature: float | None = None
+) -> Tensor:
+    """Logits (N, I + U) of unit embeddings (N, D), those of the table first: Eq. 1 is their softmax."""
+    queue_temperature = temperature if queue_temperature is None else queue_temperature
+    table_logits = embeddings @ memory.table.T / temperature
+    queue_logits = embeddings @ memory.queue.T / queue_temperature
+    return torch.cat([table_logits, queue_logits], dim=1)
+
+
 def oim_loss(
     embeddings: Tensor,
     labels: Tensor,
@@ -120,10 +130,7 @@ def oim_loss(
     _check_labels(labels, len(memory.table))
     with torch.autocast(embeddings.device.type, enabled=False):
         embeddings = embeddings.to(memory.table.dtype)
-        queue_temperature = temperature if queue_temperature is None else queue_temperature
-        table_logits = embeddings @ memory.table.T / temperature
-        queue_logits = embeddings @ memory.queue.T / queue_temperature
-        logits = torch.cat([table_logits, queue_logits], dim=1)  # (N, I + U)
+        logits = memory_logits(embeddings, memory, temperature, queue_temperature)
         own = labels.clamp(min=0).unsqueeze(1)  # (N, 1)
         if mask_empty:
             empty = torch.cat([memory.table, memory.queue]).eq(0).all(dim=1)

@@ -172,7 +172,11 @@ class AlignPS(nn.Module):
 
     def dense(self, batch: ImageBatch) -> DenseOutput:
         """Run the network: the predictions and the embedding of every cell of every level."""
-        features = self.neck(self.backbone(batch.tensors))  # list of (B, D, H, W)
+        return self.dense_from(self.backbone(batch.tensors), batch)
+
+    def dense_from(self, maps: Sequence[Tensor], batch: ImageBatch) -> DenseOutput:
+        """:meth:`dense` from the backbone's ``maps`` of the ``batch``, where others read them too."""
+        features = self.neck(maps)  # list of (B, D, H, W)
         strides = [self.backbone.strides[LEVELS.index(level)] for level in self.config.levels]
         if self.config.structure == "reid-first":
             # The embeddings are the neck's output itself, and detection reads what re-id has shaped.
@@ -216,6 +220,13 @@ class AlignPS(nn.Module):
 
     def losses(self, dense: DenseOutput, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Detection losses (FCOS) and the re-id loss (TOIM, Eqs. 1 to 4) of one batch, unweighted."""
+        losses, match = self.detection_losses(dense, targets)
+        return losses | self.reid_losses(*self.people(dense, match, targets))
+
+    def detection_losses(
+        self, dense: DenseOutput, targets: Sequence[dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The detection losses, and which box of its image each cell stands for: (B, A), -1 for background."""
         match, target_ltrb = assign_batch(
             dense.points,
             dense.strides,
@@ -231,11 +242,19 @@ class AlignPS(nn.Module):
             target_ltrb,
             self.config.loss_normalizer,
         )
-        people = self.normalize(dense.embeddings[match >= 0])  # (P, D), every positive cell
+        return losses, match
+
+    def people(self, dense: DenseOutput, match: Tensor, targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (P, D) of the cells that ``match`` (B, A) assigns to people, and whose they are (P,)."""
+        people = self.normalize(dense.embeddings[match >= 0])
         identity = torch.cat(
             [target["labels"][index[index >= 0]] for target, index in zip(targets, match, strict=True)]
-        )  # (P,)
-        losses["oim"], _ = oim_loss(
+        )
+        return people, identity
+
+    def reid_losses(self, people: Tensor, identity: Tensor) -> dict[str, Tensor]:
+        """The re-id losses of embeddings (P, D) of people (P,), which enter the memory at :meth:`update_memory`."""
+        oim, _ = oim_loss(
             people,
             identity,
             self.memory,
@@ -244,6 +263,7 @@ class AlignPS(nn.Module):
             focal_gamma=self.config.focal_gamma,
             average=self.config.oim_average,
         )
+        losses = {"oim": oim}
         if self.config.triplet != "none":
             table = self.memory.table if self.config.triplet == "table" else None
             losses["triplet"] = triplet_loss(people, identity, table, self.config.triplet_margin)
@@ -269,6 +289,13 @@ class AlignPS(nn.Module):
 
     def detect(self, dense: DenseOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
         """Boxes, scores and unit embeddings of each image after thresholding and non-maximum suppression."""
+        found = self.find(dense, sizes)
+        for image, result in enumerate(found):
+            result["embeddings"] = self.normalize(dense.embeddings[image, result.pop("cells")])
+        return found
+
+    def find(self, dense: DenseOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
+        """:meth:`detect` without the embeddings, with the ``cells`` (N,) that they would be read from."""
         results = []
         boxes = decode_ltrb(dense.points, dense.ltrb, dense.strides)  # (B, A, 4)
         all_scores, above = dense.scores, dense.class_logits.sigmoid() > self.config.class_threshold
@@ -280,8 +307,7 @@ class AlignPS(nn.Module):
             candidates = clip_boxes_to_image(boxes[image, cells], tuple(size.tolist()))
             keep = batched_nms(candidates, scores, torch.zeros_like(cells), self.config.nms_threshold)
             keep = keep[: self.config.detections_per_image]
-            embeddings = self.normalize(dense.embeddings[image, cells[keep]])
-            results.append({"boxes": candidates[keep], "scores": scores[keep], "embeddings": embeddings})
+            results.append({"boxes": candidates[keep], "scores": scores[keep], "cells": cells[keep]})
         return results
 
     def detect_and_embed(

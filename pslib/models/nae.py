@@ -52,6 +52,10 @@ class NAE(nn.Module):
         self.roi = RoiBranch(config.roi, self.backbone, num_identities, share_stage=True)
         self.rpn = build_rpn(self.backbone.channels[-2], config)
 
+    def follow_backbone(self) -> None:
+        """Start the branch's last stage, where it has its own, at the backbone's: after weights were loaded there."""
+        self.roi.copy_stage(self.backbone)
+
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:

@@ -73,6 +73,8 @@ def build_model(
     if initial is None:
         for backbone, name in backbones_of(model):
             apply_warm_start(backbone, name, recipe.warm_start)
+        # A branch with a copy of the backbone's last stage starts with the same weights.
+        getattr(model, "follow_backbone", lambda: None)()
     else:
         try:
             model.load_state_dict(initial)

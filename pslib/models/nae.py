@@ -2,7 +2,8 @@
 
 Chen et al., "Norm-Aware Embedding for Efficient Person Search" (2020): an RPN proposes boxes on the trunk's map, and
 :class:`pslib.models.roi_branch.RoiBranch` says of each who it is, how surely it is a person, and how the box must move.
-It is the rival that AlignPS's Table IX times, and the ROI-Align row of "separate training" in its Table VI.
+It is the rival that AlignPS's Table IX times, and the ROI-Align row of "separate training" in its Table VI.  NAE+ is
+the same with ``roi.pixels``.
 """
 
 from collections.abc import Sequence
@@ -43,13 +44,13 @@ class NAE(nn.Module):
     """
 
     similarity = "cosine"
+    share_stage = True  # nothing else goes over the backbone's last stage, so the branch needs no copy of it
 
     def __init__(self, config: NAEConfig, num_identities: int):
         super().__init__()
         self.config, self.num_identities = config, num_identities
         self.backbone = build_backbone(config.backbone, config.backbone_weights, config.frozen_backbone)
-        # Nothing else goes over the backbone's last stage, so the branch needs no copy of it.
-        self.roi = RoiBranch(config.roi, self.backbone, num_identities, share_stage=True)
+        self.roi = RoiBranch(config.roi, self.backbone, num_identities, self.share_stage)
         self.rpn = build_rpn(self.backbone.channels[-2], config)
 
     def follow_backbone(self) -> None:

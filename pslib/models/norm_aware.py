@@ -3,6 +3,8 @@
 Chen et al., "Norm-Aware Embedding for Efficient Person Search" (NAE, 2020), the head of ROI-AlignPS's second branch
 (AlignPS, Sec. III-D): detection and re-id pull one embedding e at different handles.  With the length r = |e|, e / r is
 the re-id feature, and the logit of "person" is r itself, shifted and scaled by a batch normalisation of one channel.
+
+NAE+ of the same paper reads every cell of a region so, and lets the cells that are surely person speak loudest.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,9 @@ from torch.nn import functional as F
 
 from pslib.errors import UserError
 
-__all__ = ["FewRowsNorm", "NormAwareHead", "NormAwareOutput"]
+__all__ = [
+    "FewRowsNorm", "NormAwareHead", "NormAwareOutput", "PixelNormAwareHead", "covered_cells", "person_scores",
+]  # fmt: skip
 
 
 class FewRowsNorm(nn.BatchNorm1d):
@@ -36,16 +40,22 @@ class FewRowsNorm(nn.BatchNorm1d):
 
 @dataclass(frozen=True)
 class NormAwareOutput:
-    """What the head says about R vectors."""
+    """What the head says about R vectors, or about R regions of h x w cells."""
 
     embeddings: Tensor  # (R, D) of unit length
-    logits: Tensor  # (R,) of "this is a person"
-    norms: Tensor  # (R,) length of the embedding before it was made 1
+    logits: Tensor  # (R,) or (R, h, w) of "this is a person"
+    norms: Tensor  # (R,) or (R, h, w), length of the embedding before it was made 1
 
     @property
     def scores(self) -> Tensor:
         """How surely each shows a person, (R,) in 0..1."""
-        return self.logits.sigmoid()
+        return person_scores(self.logits)
+
+
+def person_scores(logits: Tensor) -> Tensor:
+    """The probability of a person from logits (R,), or its mean over the cells from logits (R, h, w): (R,)."""
+    sure = logits.sigmoid()
+    return sure if sure.ndim == 1 else sure.mean(dim=(1, 2))
 
 
 class NormAwareHead(nn.Module):
@@ -87,3 +97,46 @@ class NormAwareHead(nn.Module):
             norms = raw.norm(dim=1)
             logits = self.rescaler(norms.unsqueeze(1)).squeeze(1)
             return NormAwareOutput(F.normalize(raw, dim=1), logits, norms)
+
+
+class PixelNormAwareHead(NormAwareHead):
+    """NAE+: the head at every cell of a region, with the very same parameters (1x1 convolutions are linear layers).
+
+    Maps (R, C_i, h_i, w_i) are resized to the last one's cells (the released code resizes after the first layers,
+    which without training is the same).  A region's embedding is the mean of its cells' unit embeddings, each weighted
+    by its score, at unit length; its score is the mean of the scores.
+    """
+
+    def forward(self, maps: Sequence[Tensor]) -> NormAwareOutput:
+        cells = maps[-1].shape[-2:]
+        resized = [x if x.shape[-2:] == cells else _resize(x.float(), cells) for x in maps]
+        each = super().forward([x.movedim(1, 3).flatten(0, 2) for x in resized])  # R*h*w rows
+        shape = (len(maps[-1]), *cells)
+        weighted = each.scores[:, None] * each.embeddings  # (R*h*w, D)
+        embeddings = weighted.reshape(*shape, weighted.shape[1]).mean(dim=(1, 2))
+        return NormAwareOutput(F.normalize(embeddings), each.logits.reshape(shape), each.norms.reshape(shape))
+
+
+def _resize(maps: Tensor, cells: Sequence[int]) -> Tensor:
+    # torch's interpolation refuses no region at all.
+    if len(maps) == 0:
+        return maps.new_zeros(0, maps.shape[1], *cells)
+    return F.interpolate(maps, size=tuple(cells), mode="bilinear", align_corners=False)
+
+
+def covered_cells(boxes: Tensor, others: Tensor, cells: Sequence[int]) -> Tensor:
+    """The share of each cell that a person's box covers, in 0..1: what NAE+'s cells learn to say.
+
+    Box r of ``boxes`` (R, 4) px is cut into ``cells`` = (h, w) parts, of which ``others`` (R, 4) px covers some:
+    (R, h, w).  (The released code draws the overlap in whole pixels and resizes the drawing.)
+
+    >>> covered_cells(torch.tensor([[0.0, 0.0, 6.0, 4.0]]), torch.tensor([[3.0, 0.0, 9.0, 4.0]]), (1, 3))
+    tensor([[[0.0000, 0.5000, 1.0000]]])
+    """
+    shares = []
+    for axis, count in ((1, cells[0]), (0, cells[1])):
+        low, side = boxes[:, axis, None], (boxes[:, axis + 2] - boxes[:, axis])[:, None] / count  # (R, 1)
+        edges = low + side * torch.arange(count + 1, device=boxes.device)  # (R, count + 1)
+        inside = edges.maximum(others[:, axis, None]).minimum(others[:, axis + 2, None])
+        shares.append(inside.diff(dim=1) / side.clamp(min=1e-6))
+    return shares[0][:, :, None] * shares[1][:, None, :]

@@ -19,7 +19,7 @@ from torchvision.models.detection._utils import BoxCoder
 
 from pslib.errors import UserError, require_choice
 from pslib.losses.oim import OIMMemory, oim_loss
-from pslib.models.norm_aware import FewRowsNorm, NormAwareHead
+from pslib.models.norm_aware import FewRowsNorm, NormAwareHead, PixelNormAwareHead, covered_cells, person_scores
 from pslib.models.proposals import RoiSample, require_counts, require_shares, sample_rois
 from pslib.models.reid_heads import refined_detections, roi_layer
 
@@ -34,6 +34,7 @@ class RoiBranchConfig:
     roi_size: int = 7  # cells; released with 14
     sampling_ratio: int = 2  # points a part along each side; 0, as ROI-AlignPS is released: as many as it has cells
     roi_aligned: bool = True  # False, as torchvision's detectors and so NAE and SeqNet: no shift by half a cell
+    pixels: bool = False  # NAE+: every cell embedded, weighted by how surely it shows the person
     dim: int = 48  # D of the embedding, as AlignPS's at tiny; 256 in the papers
     gamma_std: float | None = None  # start of the embedding's batch normalisations; released with 0.01
     weight_std: float | None = None  # start of its linear layers; released with 0.01
@@ -77,14 +78,14 @@ class RoiOutput:
     """What the branch says about R regions, image by image."""
 
     embeddings: Tensor  # (R, D) of unit length
-    logits: Tensor  # (R,) of "this is a person"
-    norms: Tensor  # (R,) length of the embedding before it was made 1
+    logits: Tensor  # (R,) of "this is a person"; with pixels (R, h, w), of each cell
+    norms: Tensor  # (R,) length of the embedding before it was made 1; with pixels (R, h, w)
     deltas: Tensor  # (R, 4) how to move the box, as torchvision's BoxCoder encodes it
 
     @property
     def scores(self) -> Tensor:
         """How surely each region shows a person, (R,) in 0..1."""
-        return self.logits.sigmoid()
+        return person_scores(self.logits)
 
 
 class RoiBranch(nn.Module):
@@ -116,7 +117,8 @@ class RoiBranch(nn.Module):
         self._shared_stage = (backbone.last_stage,) if share_stage else ()
         self.own_stage = None if share_stage else deepcopy(backbone.last_stage)
         self.width = width
-        self.head = NormAwareHead((trunk, width), config.dim, config.gamma_std, config.weight_std)
+        norm_aware = PixelNormAwareHead if config.pixels else NormAwareHead
+        self.head = norm_aware((trunk, width), config.dim, config.gamma_std, config.weight_std)
         # Nearly nothing moves at first, so that training starts from the boxes as they are given.
         box = nn.Linear(width, 4)
         nn.init.normal_(box.weight, std=0.001)
@@ -140,13 +142,15 @@ class RoiBranch(nn.Module):
         """The branch on the ``boxes`` (R_i, 4) px of each image; ``trunk`` (B, C4, H, W), the map they are cut from."""
         trunk = trunk.float()
         rois = self.roi_layer(trunk, [image.to(trunk) for image in boxes])  # (R, C4, s, s)
-        # Neither a maximum over cells nor the last stage's batch normalisation could bear no region at all.
-        vectors = [rois.new_zeros(0, rois.shape[1]), rois.new_zeros(0, self.width)]
-        if len(rois):
-            vectors = [rois.amax(dim=(2, 3)), self.last_stage(rois).amax(dim=(2, 3))]
-        head = self.head(vectors)
+        # The last stage's batch normalisation could not bear no region at all.
+        deep = self.last_stage(rois) if len(rois) else rois.new_zeros(0, self.width, 1, 1)  # (R, C5, s/2, s/2)
+        if self.config.pixels:
+            head, whole = self.head([rois, deep]), deep.mean(dim=(2, 3))
+        else:
+            vectors = [maps.amax(dim=(2, 3)) for maps in (rois, deep)]
+            head, whole = self.head(vectors), vectors[-1]
         with torch.autocast(trunk.device.type, enabled=False):
-            deltas = self.box(vectors[-1].float())
+            deltas = self.box(whole.float())
         return RoiOutput(head.embeddings, head.logits, head.norms, deltas)
 
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> list[RoiSample]:
@@ -169,28 +173,34 @@ class RoiBranch(nn.Module):
     def losses(self, output: RoiOutput, samples: Sequence[RoiSample]) -> dict[str, Tensor]:
         """The losses of :meth:`read` on the ``samples``' boxes, unweighted: {"roi_class", "roi_box", "roi_oim"}.
 
-        Binary cross-entropy of "person" over all regions; L1 of the people's moves, divided by the number of all
-        regions; OIM without the focal factor.
+        Binary cross-entropy of "person" over all regions, or with pixels over all their cells; :meth:`box_loss`; OIM
+        without the focal factor.
         """
-        boxes, matched = (torch.cat([getattr(s, name) for s in samples]) for name in ("boxes", "matched"))  # (R, 4)
-        person = self._is_person(samples)
-        count = max(1, len(person))
-        # Sums, since the mean of no rows is undefined.
-        found = F.binary_cross_entropy_with_logits(output.logits, person.to(output.logits), reduction="sum")
-        wanted = self.box_coder.encode_single(matched[person], boxes[person])
-        moved = F.smooth_l1_loss(output.deltas[person], wanted, beta=self.config.box_beta, reduction="sum")
+        shown = self._is_person(samples).to(output.logits)  # (R,)
+        if self.config.pixels:
+            boxes, matched = _joined(samples, "boxes"), _joined(samples, "matched")
+            shown = shown[:, None, None] * covered_cells(boxes, matched, output.logits.shape[1:])
+        # A sum, since the mean of no rows is undefined.
+        found = F.binary_cross_entropy_with_logits(output.logits, shown, reduction="sum") / max(1, shown.numel())
         people, labels = self.people(output, samples)
         oim, _ = oim_loss(people, labels, self.memory, self.config.temperature, focal_gamma=0.0)
         self._pending = (people.detach(), labels)
-        return {"roi_class": found / count, "roi_box": moved / count, "roi_oim": oim}
+        return {"roi_class": found, "roi_box": self.box_loss(output.deltas, samples), "roi_oim": oim}
+
+    def box_loss(self, deltas: Tensor, samples: Sequence[RoiSample]) -> Tensor:
+        """L1, or smooth L1, of the people's moves among ``deltas`` (R, 4), divided by the number of all regions."""
+        person = self._is_person(samples)
+        wanted = self.box_coder.encode_single(_joined(samples, "matched")[person], _joined(samples, "boxes")[person])
+        moved = F.smooth_l1_loss(deltas[person], wanted, beta=self.config.box_beta, reduction="sum")
+        return moved / max(1, len(person))
 
     def people(self, output: RoiOutput, samples: Sequence[RoiSample]) -> tuple[Tensor, Tensor]:
         """Embeddings (P, D) of the regions that show people, and whose they are (P,): 0..I-1, or -1."""
         person = self._is_person(samples)
-        return output.embeddings[person], torch.cat([sample.labels for sample in samples])[person]
+        return output.embeddings[person], _joined(samples, "labels")[person]
 
     def _is_person(self, samples: Sequence[RoiSample]) -> Tensor:
-        return torch.cat([sample.labels for sample in samples]) != self.num_identities
+        return _joined(samples, "labels") != self.num_identities
 
     @torch.no_grad()
     def update_memory(self) -> None:
@@ -199,15 +209,18 @@ class RoiBranch(nn.Module):
             self.memory.update(*self._pending)
             self._pending = None
 
-    def detect(self, proposals: Sequence[Tensor], output: RoiOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
+    def detect(
+        self, proposals: Sequence[Tensor], output: RoiOutput, sizes: Tensor, scores: Tensor | None = None
+    ) -> list[dict[str, Tensor]]:
         """Moved boxes, scores and embeddings of each image after thresholding and non-maximum suppression.
 
-        An embedding is that of the proposal, the box moves on.
+        An embedding is that of the proposal, the box moves on.  ``scores`` (R,) are somebody else's (SeqNet's first
+        head); the branch's own if not given.
         """
         return refined_detections(
             proposals,
             output.deltas,
-            output.scores,
+            output.scores if scores is None else scores,
             output.embeddings,
             sizes,
             self.box_coder,
@@ -215,3 +228,8 @@ class RoiBranch(nn.Module):
             nms_threshold=self.config.nms_threshold,
             limit=self.config.detections_per_image,
         )
+
+
+def _joined(samples: Sequence[RoiSample], name: str) -> Tensor:
+    """The field ``name`` of all images' samples, R rows image by image."""
+    return torch.cat([getattr(sample, name) for sample in samples])

@@ -205,7 +205,7 @@ def test_the_json_holds_evidence_and_commits(capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--experiment", "alignps-fig5"], "nearest: alignps-fig6"), (["--profile", "tinny"], "nearest: tiny")],
+    [(["--experiment", "alignps-fgi6"], "nearest: alignps-fig6"), (["--profile", "tinny"], "nearest: tiny")],
 )
 def test_mistakes_end_in_one_sentence(arguments, said, capsys):
     assert main(["ledger", *arguments]) == 2

@@ -88,6 +88,17 @@ def test_batches_that_label_nobody_do_not_count():
     assert plateau_reason(two_stage(np.full(300, np.nan))) == "no curve of the re-id loss is recorded"
 
 
+@pytest.mark.parametrize(("dense", "roi"), [(True, True), (True, False), (False, True), (None, True), (None, False)])
+def test_both_branches_must_have_learned(dense, roi):
+    curves = {True: np.linspace(8, 3, 300), False: np.full(300, 6.7)}
+    model = {"dense": {"queue_size": 128, "focal_gamma": 2.0}, "roi": {"queue_size": 128}}
+    info = {"recipe": {"model": model}, "data": {"identities": 640}, "validation": []}
+    arrays = {"loss/roi_oim": curves[roi], "loss/roi_box": np.zeros(300)}
+    record = Record(None, info, arrays if dense is None else arrays | {"loss/oim": curves[dense]})
+    assert has_learned(record) is (roi and dense is not False)
+    assert plateau_reason(record).count("re-id loss") == (not roi) + (dense is False)
+
+
 def test_the_reason_holds_the_numbers_it_rests_on():
     reason = plateau_reason(run_of(np.full(360, 7.25), [4.0, 5.5]))
     assert "7.25 at the end" in reason and "6.63 for a uniform guess" in reason and "4.0 at first, 5.5 at the" in reason

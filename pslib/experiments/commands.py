@@ -16,6 +16,7 @@ from pslib.errors import UserError
 from pslib.experiments.records import read_record
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
 from pslib.experiments.tables import results_table
+from pslib.models.families import backbone_names
 from pslib.training.checkpoints import load_model, load_weights
 from pslib.training.recipe import Recipe
 from pslib.training.recipes import make_recipe
@@ -87,7 +88,8 @@ def train(options: Namespace) -> None:
         recipe = recipe.with_(profile=options.profile)
     recipe = apply_overrides(recipe, options.overrides)
     data = open_run_data(recipe.kind, recipe.profile, options.data_root)
-    ensure_warm_start(recipe.model.backbone, recipe.warm_start, device())
+    for backbone in backbone_names(recipe.model):
+        ensure_warm_start(backbone, recipe.warm_start, device())
     out = options.out or paths.build_dir() / "runs"
     records, weights = out / "records", out / "weights" / f"{recipe.name}-{recipe.kind}-s{options.seed}.safetensors"
     if options.record:

@@ -17,7 +17,7 @@ from pslib.experiments.registry import Claim, Experiment
 
 __all__ = ["claims_in", "commit_of_claim", "is_ancestor", "keys_of"]
 
-CLAIM_FILES = ("pslib/experiments/alignps.py", "pslib/experiments/ian.py")
+CLAIM_FILES = ("pslib/experiments/alignps.py", "pslib/experiments/ian.py", "pslib/experiments/roi_alignps.py")
 CLAIM_CLASS = "pslib/experiments/registry.py"  # holds the defaults that a claim leaves out
 _PARTS = ("name", "rows", "claims")
 Key = tuple[str, str, tuple[tuple[str, float], ...], str, str, float]

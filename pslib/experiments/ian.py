@@ -98,7 +98,7 @@ TABLE1 = Experiment(
         better("E2E-PS (ResNet-50)", "E2E-PS (VGGNet)", "A residual network is better than VGGNet."),
         better("E2E-PS (ResNet-101)", "E2E-PS (ResNet-50)", "A deeper residual network is better.", margin=1.0),
     ),
-    note=f"{_STANDS}  The histogram embedding, which learns nothing, is ahead of VGGNet: what is said against it decides "
+    note=f"{_STANDS}  The histogram embedding, which learns nothing, is ahead of VGGNet: claims against VGGNet decide "
     "little.",
     variants=VARIANTS,
 )

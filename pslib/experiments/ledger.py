@@ -28,7 +28,12 @@ __all__ = ["MIN_SEEDS", "NOT_RECORDED", "Entry", "entry", "ledger", "paper_effec
 MIN_SEEDS = 3
 NOT_RECORDED = "not recorded"
 # Arrays that records made before they were introduced do not have, and what to call them.
-LATER_ARRAYS = {"detection/": "which people were detected", "sampling/": "where the neck samples"}
+LATER_ARRAYS = {
+    "detection/": "which people were detected",
+    "sampling/": "where the neck samples",
+    "dense:": "what the dense branch embeds",
+    "roi:": "what the ROI branch embeds",
+}
 Rows = Mapping[str, Sequence[Record]]
 
 

@@ -35,6 +35,13 @@ TWO_STAGE_CHANGES: dict[str, dict[str, object]] = {
         "model__rss_samples": 256,
     }
 }
+# The same for the models with an ROI branch: the dense branch changes as AlignPS does.
+ROI_CHANGES: dict[str, dict[str, object]] = {
+    "small": {
+        "model__roi__dim": 128,
+        "model__roi__queue_size": 512,
+    }
+}
 SMALL_BACKBONES = {"tiny": "resnet18", "tiny-deep": "resnet34", "tiny-vgg": "vgg11"}
 
 
@@ -50,6 +57,8 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
         return recipe.with_(profile=profile)
     if family_of(recipe) == "two-stage":
         return _two_stage_at(recipe, profile)
+    if family_of(recipe) != "alignps":
+        return _roi_at(recipe, profile)
     if recipe.image_sizes:
         changes["image_sizes"] = tuple((2 * longer, 2 * shorter) for longer, shorter in recipe.image_sizes)
     if recipe.model.queue_channels is not None:  # the same share of the embedding
@@ -73,6 +82,23 @@ def _two_stage_at(recipe: Recipe, profile: str) -> Recipe:
         schedule__first_step=factor * recipe.schedule.first_step,
         schedule__warmup_steps=factor * recipe.schedule.warmup_steps,
         **TWO_STAGE_CHANGES[profile],
+    )
+
+
+def _roi_at(recipe: Recipe, profile: str) -> Recipe:
+    """The same for a model with an ROI branch."""
+    factor, changes = STEPS_FACTOR[profile], dict(ROI_CHANGES[profile])
+    dense = "dense__" if family_of(recipe) == "roi-alignps" else ""
+    for name, value in PROFILE_CHANGES[profile].items():
+        part, _, field = name.partition("__")
+        if dense or field == "backbone":
+            changes[f"{part}__{dense}{field}"] = value
+    return recipe.with_(
+        profile=profile,
+        model__anchor_sizes=tuple(2 * size for size in recipe.model.anchor_sizes),
+        schedule__steps=factor * recipe.schedule.steps,
+        schedule__warmup_steps=factor * recipe.schedule.warmup_steps,
+        **changes,
     )
 
 

@@ -13,6 +13,8 @@ its loss has just come down to it.  Hence two signs, either of which suffices:
   any tenth, and on validation people mAP with ground-truth boxes at the end is at least twice that of the first point,
   an eighth into the schedule, when the learning rate is barely up.
 
+A model with two branches has two such losses, and both must show a sign.
+
 A two-stage model has a softmax over sampled classes (RSS) instead, whose uniform value is the logarithm of their
 number.  Telling people from background lowers that loss at once, so what counts is its mean over labelled people,
 which hardly moves by that.  A recipe that fine-tunes begins with a model that has learned, or not: its first
@@ -48,17 +50,32 @@ def uniform_loss(identities: int, queue_size: int, focal_gamma: float = 2.0) -> 
 
 def plateau_reason(record: Record) -> str:
     """Why a run counts as not having learned, in words; empty if it has learned."""
-    model, identities = record.info["recipe"]["model"], record.info["data"]["identities"]
-    curve = record.arrays.get("loss/oim", record.arrays.get("loss/rss_people"))
-    if curve is not None:
-        curve = curve[np.isfinite(curve)]  # a batch that labels nobody says nothing
-    if curve is None or len(curve) < TENTHS:
+    curves = _reid_losses(record)
+    if not curves:
         return "no curve of the re-id loss is recorded"
-    if "loss/oim" in record.arrays:
-        # The two-stage OIM has no focal factor.
-        uniform = uniform_loss(identities, model["queue_size"], model.get("focal_gamma", 0.0))
-    else:
-        uniform = math.log(min(model["rss_samples"] or identities + 1, identities + 1))
+    return "; ".join(filter(None, (_why_not(record, curve, uniform) for curve, uniform in curves)))
+
+
+def _reid_losses(record: Record) -> list[tuple[np.ndarray, float]]:
+    """The re-id losses of a run, each a curve over the steps, and its uniform value."""
+    model, identities = record.info["recipe"]["model"], record.info["data"]["identities"]
+    dense, roi = model.get("dense", model), model.get("roi", model)
+    found = []
+    for name, curve in record.arrays.items():
+        curve = curve[np.isfinite(curve)] if name.startswith("loss/") else ()  # nan: a batch that labelled nobody
+        if len(curve) < TENTHS:
+            continue
+        if name == "loss/oim":
+            # The two-stage OIM has no focal factor.
+            found.append((curve, uniform_loss(identities, dense["queue_size"], dense.get("focal_gamma", 0.0))))
+        elif name == "loss/roi_oim":
+            found.append((curve, uniform_loss(identities, roi["queue_size"], 0.0)))
+        elif name == "loss/rss_people":
+            found.append((curve, math.log(min(model["rss_samples"] or identities + 1, identities + 1))))
+    return found
+
+
+def _why_not(record: Record, curve: np.ndarray, uniform: float) -> str:
     tenths = np.array([part.mean() for part in np.array_split(curve.astype(np.float64), TENTHS)])
     points = [entry["ground_truth_map"] for entry in record.info.get("validation", [])]
     start = record.info["recipe"].get("start")

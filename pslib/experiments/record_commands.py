@@ -14,6 +14,7 @@ from pslib.experiments.reproduce import Job, default_work, jobs_of, kinds_of, st
 from pslib.experiments.reproduce import reproduce as compute
 from pslib.experiments.tables import comparison, failed_runs, results_table
 from pslib.experiments.upkeep import drop_records, scan_records, unfit_records
+from pslib.models.families import backbone_names
 from pslib.progress import progress, say
 from pslib.training.warm_up import ensure_warm_start
 
@@ -27,7 +28,8 @@ def reproduce(options: Namespace) -> None:
     jobs = jobs_of(experiment, options.profile, kinds, options.seeds)
     if options.workers < 1:
         raise UserError(f"{options.workers} workers compute nothing: give --workers at least 1.")
-    for backbone, warm_start in dict.fromkeys((job.recipe.model.backbone, job.recipe.warm_start) for job in jobs):
+    asked = [(name, job.recipe.warm_start) for job in jobs for name in backbone_names(job.recipe.model)]
+    for backbone, warm_start in dict.fromkeys(asked):
         ensure_warm_start(backbone, warm_start, device())
     failed = 0
     lines = _in_parallel(options, jobs) if options.workers > 1 else _here(options, jobs)

@@ -23,6 +23,8 @@ MEASURES = {
     "recall": "detection recall",
     "gallery growth": "search mAP in the largest gallery minus that in the smallest",
     "spread": "radius of the 81 sampling points, C4's path minus C3's, in per cent of the box height",
+    "branch probe": "share of embeddings whose branch a linear probe tells, above chance",
+    "identity purity": "share of an embedding's five nearest that show the same person",
     "inside": "share of the 81 sampling points inside the box, C3's path minus C4's",
 }
 

@@ -7,17 +7,23 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from pslib.models.alignps import AlignPS, AlignPSConfig
+from pslib.models.nae import NAE, NAEConfig
+from pslib.models.roi_alignps import RoiAlignPS, RoiAlignPSConfig
+from pslib.models.seqnet import SeqNet, SeqNetConfig
 from pslib.models.two_stage import TwoStage, TwoStageConfig
 
 __all__ = [
-    "FAMILIES", "Config", "backbones_of", "build", "config_from_dict", "family_of_config", "identities_of",
-    "without_download",
+    "FAMILIES", "Config", "backbone_names", "backbones_of", "build", "config_from_dict", "family_of_config",
+    "identities_of", "without_download",
 ]  # fmt: skip
 
-Config = AlignPSConfig | TwoStageConfig
+Config = AlignPSConfig | TwoStageConfig | NAEConfig | SeqNetConfig | RoiAlignPSConfig
 FAMILIES: dict[str, tuple[type, type[nn.Module]]] = {
     "alignps": (AlignPSConfig, AlignPS),
     "two-stage": (TwoStageConfig, TwoStage),
+    "nae": (NAEConfig, NAE),
+    "seqnet": (SeqNetConfig, SeqNet),
+    "roi-alignps": (RoiAlignPSConfig, RoiAlignPS),
 }
 
 
@@ -45,6 +51,17 @@ def backbones_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
     parts = [part for part in model.modules() if isinstance(getattr(part, "backbone", None), nn.Module)]
     found = {id(part.backbone): (part.backbone, part.config.backbone) for part in parts}
     return list(found.values())
+
+
+def backbone_names(config: Any) -> tuple[str, ...]:
+    """Names of the backbones that a configuration asks for.
+
+    >>> backbone_names(TwoStageConfig(backbone="vgg16"))
+    ('vgg16',)
+    """
+    values = [(item.name, getattr(config, item.name)) for item in fields(config)]
+    own = [value for name, value in values if name == "backbone"]
+    return (*own, *(name for _, value in values if is_dataclass(value) for name in backbone_names(value)))
 
 
 def without_download(config: Any) -> Any:

@@ -34,12 +34,17 @@ COMPONENT_VERSIONS = {
     "two_stage": 1,
     "rss_loss": 1,
     "center_loss": 1,
+    "roi_branch": 1,
+    "mutual_loss": 1,
 }
 # The components that a family's results depend on.
 _ALL = ("ops", "warm_start", "oim_loss", "trainer", "evaluator")
 _OF = {
     "alignps": (*_ALL, "model", "detection_loss", "triplet_loss"),
     "two-stage": (*_ALL, "two_stage", "rss_loss", "center_loss"),
+    "nae": (*_ALL, "roi_branch"),
+    "seqnet": (*_ALL, "roi_branch"),
+    "roi-alignps": (*_ALL, "model", "detection_loss", "triplet_loss", "roi_branch", "mutual_loss"),
 }
 
 
@@ -57,6 +62,14 @@ class LossWeights:
     person: float = 1.0
     rss: float = 1.0
     center: float = 0.0
+    roi_class: float = 1.0
+    roi_box: float = 1.0
+    roi_oim: float = 1.0
+    first_class: float = 1.0
+    first_box: float = 1.0
+    mutual_information: float = 0.2  # as ROI-AlignPS is released; the paper gives none for any of these three
+    mutual_kl: float = 0.2
+    mutual_diversity: float = 0.2
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -5,6 +5,7 @@ from pslib.errors import require_choice
 from pslib.models.alignps import AlignPSConfig
 from pslib.training.ian_recipes import IAN_ON_PRW, IAN_RECIPES
 from pslib.training.recipe import LossWeights, Recipe, Schedule
+from pslib.training.roi_recipes import ROI_RECIPES
 
 __all__ = ["RECIPES", "make_recipe"]
 
@@ -75,7 +76,9 @@ _RELEASED = _PAPER.with_(
     schedule__weight_decay=1e-4,
     schedule__warmup_steps=500,
 )
-RECIPES = {recipe.name: recipe for recipe in (_ALIGNPS, _BASELINE, _PAPER, _PLUS, _RELEASED, *IAN_RECIPES)}
+RECIPES = {
+    recipe.name: recipe for recipe in (_ALIGNPS, _BASELINE, _PAPER, _PLUS, _RELEASED, *IAN_RECIPES, *ROI_RECIPES)
+}
 
 # 24 epochs of PRW's 5,704 images, and the queue of its 483 identities.
 _PAPER_ON_PRW = {"schedule__steps": 34_224, "model__queue_size": 500}

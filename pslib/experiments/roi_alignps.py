@@ -1,0 +1,191 @@
+"""ROI-AlignPS's Tables VI and VII as experiments: two branches, apart and together, and what they teach each other.
+
+One schedule for all rows, AlignPS's long one: the ROI branch's head and the RPN start from random weights, and learn
+slower than AlignPS.  Every model has several embeddings of a person, and a row says which is read: AlignPS's alone
+(``@dense``), the ROI branch's (``@roi``), or both put together.
+"""
+
+from pslib.experiments.registry import Claim, Experiment, better
+from pslib.training.recipe import Recipe
+from pslib.training.recipes import RECIPES
+
+__all__ = ["VARIANTS", "EXPERIMENTS"]
+
+_JOINT = RECIPES["roi-alignps"].with_(model__mutual=())
+STRATEGIES = {"mi": "information", "kl": "kl", "dv": "diversity"}  # names of the table, and of the model's switch
+
+
+def _mutual(name: str) -> Recipe:
+    """The recipe of one row of Table VII, as "mi+kl"."""
+    recipe = _JOINT.with_(name=f"roi-{name}", model__mutual=tuple(STRATEGIES[part] for part in name.split("+")))
+    # By mutual information alone it is the model that the paper goes on with.
+    return recipe.with_(name="roi-alignps") if name == "mi" else recipe
+
+
+VARIANTS: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        # Table VI
+        _JOINT.with_(name="roi-separate", model__shared=False),
+        _JOINT.with_(name="roi-bare", model__rpn=False),
+        _JOINT.with_(name="roi-star", model__rpn=False, model__dense_reid=False, model__read="roi"),
+        _JOINT.with_(name="roi-joint"),
+        # Table VII
+        *map(_mutual, ("mi", "kl", "dv", "mi+kl", "mi+dv", "kl+dv", "mi+kl+dv")),
+    )
+}
+
+TABLE6 = Experiment(
+    name="alignps-table6",
+    title="the two branches of ROI-AlignPS, trained apart and together",
+    source="AlignPS, Sec. IV-D, Table VI",
+    reported="alignps-table6",
+    rows={
+        "separate, ROI-Align": "roi-separate@roi",
+        "separate, AlignPS": "roi-separate@dense",
+        "separate, concatenation": "roi-separate",
+        "joint without RPN, ROI-Align": "roi-bare@roi",
+        "joint without RPN, AlignPS": "roi-bare@dense",
+        "joint without RPN, concatenation": "roi-bare",
+        "joint without RPN, ROI-Align*": "roi-star",
+        "joint with RPN, ROI-Align": "roi-joint@roi",
+        "joint with RPN, AlignPS": "roi-joint@dense",
+        "joint with RPN, concatenation": "roi-joint",
+    },
+    claims=(
+        Claim(
+            "separate: concatenation is AlignPS",
+            "Concatenating the embeddings of two models that were trained apart makes no difference.",
+            {"separate, concatenation": 1, "separate, AlignPS": -1},
+            kind="equivalence",
+            margin=1.5,
+        ),
+        Claim(
+            "concatenation gains from joint training",
+            "Concatenation brings more after joint training than after separate training.",
+            {
+                "joint without RPN, concatenation": 1,
+                "joint without RPN, AlignPS": -1,
+                "separate, concatenation": -1,
+                "separate, AlignPS": 1,
+            },
+            margin=1.0,
+        ),
+        Claim(
+            "no RPN: concatenation > AlignPS",
+            "Without RPN, both branches together search better than AlignPS's.",
+            {"joint without RPN, concatenation": 1, "joint without RPN, AlignPS": -1},
+            margin=1.0,
+        ),
+        Claim(
+            "no RPN: concatenation > ROI-Align",
+            "Without RPN, both branches together search better than the ROI branch.",
+            {"joint without RPN, concatenation": 1, "joint without RPN, ROI-Align": -1},
+        ),
+        Claim(
+            "RPN: concatenation > AlignPS",
+            "With RPN, both branches together search better than AlignPS's.",
+            {"joint with RPN, concatenation": 1, "joint with RPN, AlignPS": -1},
+            margin=1.0,
+        ),
+        Claim(
+            "RPN: concatenation > ROI-Align",
+            "With RPN, both branches together search better than the ROI branch.",
+            {"joint with RPN, concatenation": 1, "joint with RPN, ROI-Align": -1},
+            margin=1.0,
+        ),
+        Claim(
+            "ROI-Align: RPN > no RPN",
+            "An RPN's proposals in training improve the ROI branch.",
+            {"joint with RPN, ROI-Align": 1, "joint without RPN, ROI-Align": -1},
+        ),
+        Claim(
+            "concatenation: RPN > no RPN",
+            "An RPN's proposals in training improve both branches together.",
+            {"joint with RPN, concatenation": 1, "joint without RPN, concatenation": -1},
+            margin=0.5,
+        ),
+        Claim(
+            "AlignPS: joint > separate",
+            "Layers shared with an ROI branch improve AlignPS's own embedding a little.",
+            {"joint with RPN, AlignPS": 1, "separate, AlignPS": -1},
+            margin=0.5,
+        ),
+        Claim(
+            "ROI-Align* > ROI-Align",
+            "Where AlignPS only detects, the ROI branch searches better.",
+            {"joint without RPN, ROI-Align*": 1, "joint without RPN, ROI-Align": -1},
+        ),
+    ),
+    note="Both models of separate training learn side by side in one run.  They share no weight, only the images and "
+    "the cut of the gradient's norm.",
+    variants=VARIANTS,
+)
+TABLE7 = Experiment(
+    name="alignps-table7",
+    title="mutual learning between the two branches",
+    source="AlignPS, Sec. IV-D, Table VII",
+    reported="alignps-table7",
+    rows={
+        "none": "roi-joint",
+        "mi": "roi-alignps",
+        "kl": "roi-kl",
+        "dv": "roi-dv",
+        "mi+kl": "roi-mi+kl",
+        "mi+dv": "roi-mi+dv",
+        "kl+dv": "roi-kl+dv",
+        "mi+kl+dv": "roi-mi+kl+dv",
+    },
+    claims=(
+        better("mi", "none", "Maximizing mutual information improves search.", margin=0.5),
+        better("kl", "none", "Bringing the identity posteriors together improves search.", margin=0.5),
+        better("dv", "none", "Diversity between the branches improves search.", margin=0.5),
+        better("mi", "kl", "Mutual information is slightly better than the divergence.", margin=0.5),
+        better("mi", "dv", "Mutual information is slightly better than diversity.", margin=0.5),
+        *(
+            Claim(
+                f"{both} is no better than {best}",
+                f"Adding to {best}, {both}, makes no difference.",
+                {both: 1, best: -1},
+                kind="equivalence",
+                margin=1.5,
+            )
+            for both, best in (("mi+kl", "mi"), ("mi+dv", "mi"), ("kl+dv", "kl"), ("mi+kl+dv", "mi"))
+        ),
+    ),
+    variants=VARIANTS,
+)
+
+FIG9 = Experiment(
+    name="alignps-fig9",
+    title="the embeddings of both branches",
+    source="AlignPS, Sec. IV-D, Fig. 9",
+    rows={"none": "roi-joint", "mi": "roi-alignps", "kl": "roi-kl", "dv": "roi-dv"},
+    claims=(
+        *(
+            Claim(
+                f"the branches are separable ({name})",
+                "A hyperplane tells the embeddings of the two branches apart.",
+                {name: 1},
+                measure="branch probe",
+                margin=10.0,
+                column=None,
+            )
+            for name in ("none", "mi", "kl", "dv")
+        ),
+        *(
+            better(
+                name,
+                "none",
+                "Mutual learning sets identities further apart.",
+                measure="identity purity",
+                margin=1.0,
+                column=None,
+            )
+            for name in ("mi", "kl", "dv")
+        ),
+    ),
+    variants=VARIANTS,
+)
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (TABLE6, TABLE7, FIG9)}

@@ -7,11 +7,12 @@ problem, solved by the Hungarian or Kuhn-Munkres method).  The detection that fa
 (``combine``):
 
 ``"sum"``
-    the sum over all pairs: an image where her companions are found too moves up.
+    the sum over all pairs, which the matching made as large as it can be: an image where her companions are found
+    too moves up.
 ``"largest"``
-    the largest similarity of any pair: what the released codes of SeqNet and COAT return from their matching.
+    the largest similarity of any pair: what the matching of the released codes of SeqNet and COAT returns.
 ``"average"``
-    the mean of the old similarity and the sum, as PSTR evaluates.
+    the mean of the old similarity and the largest one, as PSTR's released code.
 
 Where a frame shows nobody besides the query the matching has one pair and nothing changes.  Where a gallery image has
 fewer detections than there are people to match, somebody goes without a partner; if it is the query, nothing changes
@@ -118,7 +119,6 @@ def most_similar(similarities: np.ndarray, count: int) -> np.ndarray:
 
 def _combined(combine: str, pairs: np.ndarray) -> float:
     """The new similarity from those of the matched pairs (P,), the query's own first."""
-    if combine == "largest":
-        return pairs.max()
-    total = pairs.sum(dtype=np.float64)
-    return total if combine == "sum" else (pairs[0] + total) / 2
+    if combine == "sum":
+        return pairs.sum(dtype=np.float64)
+    return pairs.max() if combine == "largest" else (np.float64(pairs[0]) + pairs.max()) / 2

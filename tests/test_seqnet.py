@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 from toy_sets import toy_batch
@@ -366,6 +367,24 @@ def test_the_papers_size_builds_without_weights_and_reads_a_small_image(pixels):
         detected, embedded = model.detect_and_embed(images, [targets[0]["boxes"]])
     assert embedded[0].shape == (2, 256) and detected[0]["embeddings"].shape == (len(detected[0]["boxes"]), 256)
     assert [tuple(project[0].weight.shape) for project in model.roi.head.projectors] == [(128, 1024), (128, 2048)]
+
+
+@pytest.mark.parametrize("cls", [NAE, SeqNet])
+def test_the_papers_size_has_the_layers_of_the_released_checkpoints(cls):
+    # Their shapes, but for the rows of the regressors that move background.
+    resnet = torchvision.models.get_model("resnet50")
+    network, stage = (sum(p.numel() for p in part.parameters()) for part in (resnet, resnet.layer4))
+    network -= sum(p.numel() for p in resnet.fc.parameters())
+    rpn = 1024 * 1024 * 9 + 1024 + (15 + 60) * (1024 + 1)
+    embedding = 128 * (1024 + 1) + 128 * (2048 + 1) + 2 * 256 + 2
+    expected = network + rpn + embedding + 4 * (2048 + 1) + 2 * 4
+    if cls is SeqNet:
+        expected += stage + (2 + 4) * (2048 + 1)
+    switches = {"anchor_sizes": (32.0, 64.0, 128.0, 256.0, 512.0), "anchor_ratios": (0.5, 1.0, 2.0)}
+    config = {NAE: NAEConfig, SeqNet: SeqNetConfig}[cls]
+    with torch.device("meta"):
+        model = cls(config(backbone="resnet50", roi=RoiBranchConfig(dim=256, roi_size=14), **switches), 5532)
+    assert sum(p.numel() for p in model.parameters()) == expected
 
 
 @pytest.mark.parametrize(

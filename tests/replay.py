@@ -33,10 +33,13 @@ def replay_file() -> Path:
 def _recipe(name: str) -> Recipe:
     """The committed recipe; the paper's without its download, on small images."""
     recipe = RECIPES[name].with_(workers=0)
-    if without_download(recipe.model) == recipe.model:
+    model = without_download(recipe.model)
+    if model == recipe.model:
         return recipe
-    small = recipe.with_(model__backbone_weights=None, image_sizes=((160, 96), (128, 64)), schedule__batch_size=2)
-    return small if family_of(recipe) == "alignps" else small.with_(model__rois_per_image=8)
+    small = recipe.with_(model=model, image_sizes=((160, 96), (128, 64)), schedule__batch_size=2)
+    fewer = {"two-stage": "model__rois_per_image", "nae": "model__roi__rois_per_image"}
+    fewer["roi-alignps"] = fewer["nae"]
+    return small.with_(**{fewer[family_of(recipe)]: 8}) if family_of(recipe) in fewer else small
 
 
 def fixed_set(folder: Path) -> PersonSearchSet:

@@ -52,9 +52,7 @@ def test_the_papers_recipes_are_these():
 def test_a_papers_recipe_weighs_what_the_paper_s_network_does(name):
     with torch.device("meta"):
         model = AlignPS(_recipe(name).model, num_identities=5532)
-    counted = {
-        part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("backbone", "neck", "head")
-    }
+    counted = {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("backbone", "neck", "head")}
     print(f"{name}: " + ", ".join(f"{part} {count:,}" for part, count in counted.items()))
     assert counted == expected_parameters(name)
     assert model.memory.table.shape == (5532, 256) and model.memory.queue.shape == (5000, 256)
@@ -69,6 +67,26 @@ def test_a_papers_recipe_learns_a_step_and_finds_people(name, tmp_path):
     found = model(toy_batch()[0])[0]
     assert len(found["scores"]) > 0 and found["embeddings"].shape == (len(found["scores"]), 256)
     assert torch.allclose(found["embeddings"].norm(dim=1), torch.ones(len(found["scores"])), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["roi-alignps-paper", "nae-paper"])
+def test_the_models_with_an_roi_branch_learn_a_step_and_find_people(name, tmp_path):
+    recipe = _recipe(name)
+    model, curves = train(recipe, fixed_set(tmp_path), seed=0, stop_after=1)
+    assert all(np.isfinite(values).all() and len(values) == 1 for values in curves.losses.values())
+    assert ("mutual_information" in curves.losses) is (name == "roi-alignps-paper")
+    assert model.roi.config.dim == 256 and model.rpn.anchor_generator.num_anchors_per_location() == [15]
+    both = 512 if name == "roi-alignps-paper" else 256
+    _, (embedded,) = model.detect_and_embed(toy_batch()[0][:1], [torch.tensor([[10.0, 5.0, 30.0, 50.0]])])
+    assert embedded.shape == (1, both) and embedded.norm().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("roi-alignps-paper", 24), ("nae-paper", 22)])
+def test_the_schedule_of_an_roi_branch_is_that_of_each_set(name, epochs):
+    for kind, images, queue in (("cuhk-sysu", 11_206, 5000), ("prw", 5_704, 500)):
+        recipe = make_recipe(name, kind)
+        assert recipe.schedule.steps == epochs * images // 5 and recipe.model.roi.queue_size == queue
+        assert recipe.schedule.milestones[0] == 16 / epochs and recipe.test_size == (1500, 900)
 
 
 def test_the_papers_schedule_is_that_of_each_set():

@@ -3,9 +3,11 @@
 from pslib.models.alignps import AlignPSConfig
 from pslib.models.nae import NAEConfig
 from pslib.models.roi_alignps import RoiAlignPSConfig
+from pslib.models.roi_branch import RoiBranchConfig
+from pslib.training.alignps_recipes import ALIGNPS_PAPER
 from pslib.training.recipe import LossWeights, Recipe, Schedule
 
-__all__ = ["ROI_RECIPES"]
+__all__ = ["ROI_ON_PRW", "ROI_RECIPES"]
 
 _ROI_ALIGNPS = Recipe(
     "roi-alignps",
@@ -21,4 +23,53 @@ _NAE = Recipe(
     model=NAEConfig(),
     schedule=Schedule(steps=2100, batch_size=4, learning_rate=1e-3, warmup_steps=180),
 )
-ROI_RECIPES = (_ROI_ALIGNPS, _NAE)
+
+# What the released ROI-AlignPS sets; NAE differs in how torchvision shifts and samples its regions.
+_PAPER_RPN = {
+    "anchor_sizes": (32.0, 64.0, 128.0, 256.0, 512.0),
+    "anchor_ratios": (0.5, 1.0, 2.0),
+    "rpn_positive_iou": 0.7,
+    "rpn_samples": 256,
+    "rpn_before_nms": (12000, 6000),
+    "rpn_after_nms": (2000, 300),
+    "rpn_nms_threshold": 0.7,
+}
+_PAPER_ROI = RoiBranchConfig(
+    roi_size=14, sampling_ratio=0, dim=256, gamma_std=0.01, weight_std=0.01, rois_per_image=128, queue_size=5000
+)
+_NAE_ROI = {"roi__sampling_ratio": 2, "roi__roi_aligned": False, "roi__score_threshold": 0.5}
+_ROI_PAPER = ALIGNPS_PAPER.with_(
+    name="roi-alignps-paper",
+    model=RoiAlignPSConfig(
+        dense=ALIGNPS_PAPER.model, roi=_PAPER_ROI, mutual=("information",), mutual_marginal="replacement", **_PAPER_RPN
+    ),
+    weights__roi_box=10.0,
+    schedule__batch_size=5,
+    schedule__steps=24 * 11_206 // 5,
+    schedule__learning_rate=1.5e-3,
+    schedule__warmup_steps=1141,
+    schedule__clip_norm=10.0,
+)
+_NAE_PAPER = _ROI_PAPER.with_(
+    name="nae-paper",
+    model=NAEConfig(backbone="resnet50", backbone_weights="IMAGENET1K_V1", roi=_PAPER_ROI, **_PAPER_RPN),
+    image_sizes=((1500, 900),),
+    schedule__steps=22 * 11_206 // 5,
+    schedule__learning_rate=3e-3,
+    schedule__milestones=(16 / 22,),
+    schedule__warmup_steps=11_206 // 5,
+    **{f"model__{name}": value for name, value in _NAE_ROI.items()},
+)
+ROI_RECIPES = (_ROI_ALIGNPS, _NAE, _ROI_PAPER, _NAE_PAPER)
+ROI_ON_PRW: dict[str, dict[str, object]] = {
+    "roi-alignps-paper": {
+        "schedule__steps": 24 * 5_704 // 5,
+        "model__dense__queue_size": 500,
+        "model__roi__queue_size": 500,
+    },
+    "nae-paper": {
+        "schedule__steps": 22 * 5_704 // 5,
+        "schedule__warmup_steps": 5_704 // 5,
+        "model__roi__queue_size": 500,
+    },
+}

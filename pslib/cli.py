@@ -79,7 +79,16 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="measure the speed ratios that README names")
     bench.add_argument("what", nargs="?", default="all",
-                       choices=("deform-conv", "evaluator", "browser", "center-loss", "all"))
+                       choices=("deform-conv", "evaluator", "browser", "center-loss", "cost", "all"))
+    cost = bench.add_argument_group("cost", "what an image costs each model (AlignPS, Table IX); not part of all")
+    cost.add_argument("--size", default="1500x900", metavar="WxH", help="px of the image (default: 1500x900)")
+    cost.add_argument("--boxes", type=int, nargs="+", default=[6, 100, 20], metavar="N",
+                      help="people found: FLOPs for each, time for the last (default: 6 100 20)")
+    cost.add_argument("--repeats", type=int, default=3, help="timed calls of each model (default: 3)")
+    cost.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    cost.add_argument("--precision", default="float32", help="float32, bfloat16 or float16 (default: float32)")
+    cost.add_argument("--models", nargs="+", default=None, metavar="NAME", help="as Table IX names them (default: all)")
+    cost.add_argument("--out", type=Path, default=None, help="write the record here, e.g. data/results/cost/cpu.json")
     bench.set_defaults(run=_bench)
 
     _add_search(commands)
@@ -280,6 +289,10 @@ def _search(options) -> None:
 
 
 def _bench(options) -> None:
+    if options.what == "cost":
+        from pslib.experiments.cost import bench_cost
+
+        return bench_cost(options)
     from pslib.bench import run
 
     run(options.what)

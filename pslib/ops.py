@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 import torchvision.ops
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
-__all__ = ["DeformableConv2d", "deform_conv2d"]
+__all__ = ["DeformableConv2d", "deform_conv2d", "project_taps", "sample_projected"]
 
 
 def deform_conv2d(
@@ -53,6 +54,9 @@ def deform_conv2d(
     >>> deform_conv2d(image, half_a_cell_right, torch.ones(1, 1, 1, 1))[0, 0, 0]
     tensor([0.5000, 1.5000, 2.5000, 1.5000])
     """
+    given = (input, offset, weight)
+    if has_torch_function(given):  # PyTorch's protocol for whoever counts or replaces operators
+        return handle_torch_function(deform_conv2d, given, *given, bias, stride, padding, dilation, mask)
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     if input.device.type != "cpu":
         return torchvision.ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
@@ -149,13 +153,39 @@ def _neighbours(place: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], ...]:
 def _project_then_gather(input: Tensor, weight: Tensor, index: Tensor, share: Tensor) -> Tensor:
     """One group: kernel matrices first, then one bag of 4 * K rows an output cell.  Returns (B * cells, C_out)."""
     batch, channels, height, width = input.shape
-    out_channels, _, *kernel = weight.shape
-    taps = math.prod(kernel)
     rows = input.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
-    projected = rows @ weight.permute(1, 2, 3, 0).reshape(channels, taps * out_channels)
-    tap = torch.arange(taps, dtype=_index_dtype(len(rows) * taps)).view(1, 1, -1, 1, 1)
-    index = _in_batch(index, height * width, taps, tap)
-    return _weighted_sum(projected.reshape(-1, out_channels), index.reshape(-1, taps * 4), share.reshape(-1, taps * 4))
+    return _gather(project_taps(rows, weight), weight.shape[0], index, share, height * width)
+
+
+def project_taps(rows: Tensor, weight: Tensor) -> Tensor:
+    """Cells (N, C) times the kernel matrix of every tap of ``weight`` (D, C, kh, kw): (N, kh * kw * D)."""
+    return rows @ weight.permute(1, 2, 3, 0).reshape(rows.shape[1], -1)
+
+
+def sample_projected(projected: Tensor, offset: Tensor, mask: Tensor | None, kernel: tuple[int, int]) -> Tensor:
+    """The second half of a deformable convolution with "same" padding and stride 1: (B, D, H, W).
+
+    ``projected`` (B, H, W, K * D) holds :func:`project_taps` of every cell; ``offset`` and ``mask`` as in
+    :func:`deform_conv2d`.  Made for a CPU, in float32, for evaluation: whoever has the projection from elsewhere
+    (coarse maps that are enlarged, half precision) needs no more.
+    """
+    batch, height, width, columns = projected.shape
+    taps, cells, padding = math.prod(kernel), height * width, tuple(size // 2 for size in kernel)
+    with torch.autocast("cpu", enabled=False):
+        index, share = _corners(offset.float(), 1, (height, width), kernel, (1, 1), padding, (1, 1))
+        if mask is not None:
+            share = share * mask.float().reshape(batch, 1, taps, cells).permute(0, 3, 2, 1).unsqueeze(-1)
+        out = _gather(projected.float(), columns // taps, index, share, cells)
+    return out.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _gather(projected: Tensor, out_channels: int, index: Tensor, share: Tensor, cells_in: int) -> Tensor:
+    """One bag of 4 * K rows of the projection of B * ``cells_in`` cells for each output cell: (B * cells, C_out)."""
+    taps = index.shape[2]
+    rows = projected.reshape(-1, out_channels)
+    tap = torch.arange(taps, dtype=_index_dtype(len(rows))).view(1, 1, -1, 1, 1)
+    index = _in_batch(index, cells_in, taps, tap)
+    return _weighted_sum(rows, index.reshape(-1, taps * 4), share.reshape(-1, taps * 4))
 
 
 def _gather_then_project(input: Tensor, weight: Tensor, index: Tensor, share: Tensor) -> Tensor:

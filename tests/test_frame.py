@@ -213,6 +213,7 @@ def test_notebooks_without_part_runs_the_series():
     (["records", "drop", "--stale"], "pslib.experiments.record_commands.drop"),
     (["ledger", "--json"], "pslib.experiments.record_commands.ledger"),
     (["bench", "evaluator"], "pslib.bench.run"),
+    (["bench", "cost"], "pslib.experiments.cost.bench_cost"),
     (["search", "--query", "q.jpg", "--box", "1,2,3,4", "--gallery", "g", "--weights", "w", "--out", "o.html"],
      "pslib.search_page.search_folder"),
     (["notebooks", "run"], "pslib.notebooks.run_series"),

@@ -189,9 +189,9 @@ def read_records(folder: Path, **wanted: Any) -> list[Record]:
 
 
 def provenance(
-    device: str, recipe: Recipe, packages: Iterable[str] = ("torch", "torchvision", "numpy", "pillow")
+    device: str, recipe: Recipe | None, packages: Iterable[str] = ("torch", "torchvision", "numpy", "pillow")
 ) -> dict[str, Any]:
-    """Where and when a run was computed: date, device, versions, code commit."""
+    """Where and when something was computed: date, device, versions, code commit; ``recipe`` is that of a run."""
     versions = {}
     for name in packages:
         try:
@@ -204,7 +204,7 @@ def provenance(
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "packages": versions,
-        "components": component_versions(recipe),
+        "components": {} if recipe is None else component_versions(recipe),
         "commit": code_commit(),
         "changed_files": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "pslib")),
     }

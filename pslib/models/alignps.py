@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import nms
 
 from pslib.errors import UserError, require_choice
 from pslib.losses.detection import fcos_losses
@@ -297,15 +297,16 @@ class AlignPS(nn.Module):
     def find(self, dense: DenseOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
         """:meth:`detect` without the embeddings, with the ``cells`` (N,) that they would be read from."""
         results = []
-        boxes = decode_ltrb(dense.points, dense.ltrb, dense.strides)  # (B, A, 4)
         all_scores, above = dense.scores, dense.class_logits.sigmoid() > self.config.class_threshold
         for image, size in enumerate(sizes):
             cells = above[image].nonzero().squeeze(1)
             scores = all_scores[image, cells]
             best = scores.topk(min(1000, len(cells))).indices
             cells, scores = cells[best], scores[best]
-            candidates = clip_boxes_to_image(boxes[image, cells], tuple(size.tolist()))
-            keep = batched_nms(candidates, scores, torch.zeros_like(cells), self.config.nms_threshold)
+            # Only the kept cells are decoded, and the size stays on its device: asking for it would make a GPU wait.
+            boxes = decode_ltrb(dense.points[cells], dense.ltrb[image, cells], dense.strides[cells])  # (N, 4)
+            candidates = torch.minimum(boxes.clamp(min=0), size.flip(0).repeat(2).to(boxes))
+            keep = nms(candidates, scores, self.config.nms_threshold)
             keep = keep[: self.config.detections_per_image]
             results.append({"boxes": candidates[keep], "scores": scores[keep], "cells": cells[keep]})
         return results

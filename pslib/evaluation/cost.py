@@ -1,0 +1,176 @@
+"""What it costs a model to read one image: time, memory, parameters.  FLOPs are counted in :mod:`flops`.
+
+Times are only worth comparing within one run on one machine, so models take turns, and beside the clock on the wall
+stands the processor time of this process, which other programs on a busy machine cannot lengthen by waiting.
+
+How many boxes a network finds depends on its weights, and the work of a second stage on how many boxes there are.
+:func:`fixed_boxes` therefore fixes both for every model alike: thresholds of the score at 0, non-maximum suppression
+at an overlap that nothing exceeds, and a number of proposals and of detections that are then simply the best-scored
+ones.  :func:`answer` makes sure of it.
+"""
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pslib.errors import UserError
+
+__all__ = [
+    "Times", "answer", "fixed_boxes", "images_of", "parameter_count", "peak_memory", "resident_bytes", "take_turns",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each repeated call: on the wall, and of this process's processor time (all threads)."""
+
+    wall: tuple[float, ...]
+    cpu: tuple[float, ...]
+
+    def middle(self, kind: str = "wall") -> float:
+        """Median of the ``"wall"`` or ``"cpu"`` seconds."""
+        return float(np.median(getattr(self, kind)))
+
+    def spread(self, kind: str = "wall") -> tuple[float, float]:
+        """Quickest and slowest call, s."""
+        return min(getattr(self, kind)), max(getattr(self, kind))
+
+
+def fixed_boxes(config: Any, detections: int, proposals: int = 300) -> Any:
+    """``config`` with as many ``detections`` an image, from as many ``proposals``, whatever the weights.
+
+    Parts that are configurations themselves change alike.  In training nothing of this has a place.
+
+    >>> from pslib.models.two_stage import TwoStageConfig
+    >>> fixed = fixed_boxes(TwoStageConfig(), detections=6, proposals=20)
+    >>> fixed.detections_per_image, fixed.rpn_after_nms, fixed.rpn_before_nms, fixed.nms_threshold
+    (6, (20, 20), (600, 600), 1.0)
+    """
+    if not 1 <= detections <= proposals:
+        raise UserError(f"{detections} detections of {proposals} proposals: give 1 or more, at most as many.")
+    changes: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            changes[item.name] = fixed_boxes(value, detections, proposals)
+        elif item.name.endswith(("score_threshold", "class_threshold")):
+            changes[item.name] = 0.0
+        elif item.name.endswith("nms_threshold"):
+            changes[item.name] = 1.0
+        elif item.name.endswith("detections_per_image"):
+            changes[item.name] = detections
+        elif item.name == "rpn_after_nms":
+            changes[item.name] = (proposals, proposals)
+        elif item.name == "rpn_before_nms":
+            changes[item.name] = tuple(max(count, proposals) for count in value)
+    return replace(config, **changes)
+
+
+def answer(model: nn.Module, image: Tensor, detections: int) -> list[dict[str, Tensor]]:
+    """``model`` on one image (3, H, W); raises :class:`UserError` if it does not find exactly ``detections``."""
+    found = model([image])
+    if len(found[0]["boxes"]) != detections:
+        raise UserError(
+            f"the model found {len(found[0]['boxes'])} people where {detections} are to be timed: build it from "
+            "fixed_boxes(config, ...), and give an image of as many cells at least."
+        )
+    return found
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Learned numbers of a model, each once; tables of identities are none."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], object]], repeats: int = 5, device: str = "cpu", warm_ups: int = 1
+) -> dict[str, Times]:
+    """Time every one of ``calls`` ``repeats`` times, in turns, after ``warm_ups`` untimed calls each.
+
+    On a GPU the clock is read when all queued work is done.
+    """
+    if repeats < 1:
+        raise UserError(f"repeats={repeats} time nothing: give at least 1.")
+    for _ in range(warm_ups):
+        for call in calls.values():
+            call()
+    wall: dict[str, list[float]] = {name: [] for name in calls}
+    cpu: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            _wait(device)
+            start, worked = time.perf_counter(), time.process_time()
+            call()
+            _wait(device)
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - worked)
+    return {name: Times(tuple(wall[name]), tuple(cpu[name])) for name in calls}
+
+
+def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
+    """Bytes that ``call`` needs at its peak beyond what was held before it.
+
+    On a GPU of PyTorch's allocator; on a CPU the growth of the process's resident memory, watched all the while
+    (0 where the system does not tell).  Freed memory is handed back first, or the call would seem to need less.
+    """
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    _hand_back()
+    before = peak = resident_bytes()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.004):
+            peak = max(peak, resident_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return max(peak, resident_bytes()) - before
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in use now; 0 where the system has no ``/proc``."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
+
+
+def _hand_back() -> None:
+    """Let the C library return freed blocks to the system, where it is one that can (glibc)."""
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def images_of(sizes: Sequence[tuple[int, int]], device: str = "cpu") -> list[Tensor]:
+    """Gray noise (3, H, W) in 0..1 of each (width, height) px, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(3, height, width, generator=generator).to(device) for width, height in sizes]

@@ -1,0 +1,130 @@
+"""Prepared models answer as the plain ones do, within the tolerances that are stated."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.ops import box_iou
+
+from pslib import paths
+from pslib.errors import UserError
+from pslib.evaluation import fast
+from pslib.evaluation.fast import TOLERANCES, fold_batch_norms, prepare
+from pslib.models.alignps import AlignPS, AlignPSConfig
+from pslib.models.backbones import build_backbone
+from pslib.models.deformable import random_offsets
+from pslib.models.nae import NAE, NAEConfig
+from pslib.models.neck import AlignedFeatureAggregation
+from pslib.training.checkpoints import load_model
+
+
+def busy(module):
+    """Give every normalisation statistics and every offset weights, as training does."""
+    torch.manual_seed(3)
+    random_offsets(module)
+    for layer in module.modules():
+        if getattr(layer, "running_mean", None) is not None:
+            layer.running_mean.normal_(0, 0.2)
+            layer.running_var.uniform_(0.5, 2.0)
+    return module.eval()
+
+
+@pytest.mark.parametrize(("name", "stages", "folds"), [("resnet18", (), 20), ("tiny", ("res4",), 16)])
+def test_folded_normalisations_change_nothing(name, stages, folds):
+    backbone, image = busy(build_backbone(name, deformable_stages=stages)), torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        want = backbone(image)
+        assert fold_batch_norms(backbone) == folds
+        assert not [layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for got, level in zip(backbone(image), want, strict=True):
+            torch.testing.assert_close(got, level, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("levels", [("P3",), ("P4", "P5"), ("P3", "P4", "P5")])
+@pytest.mark.parametrize(("lateral", "output", "topdown"), [
+    ("deformable", "deformable", "concat"), ("conv", "deformable", "concat"), ("deformable", "conv", "concat"),
+    ("deformable", "deformable", "sum"),
+])  # fmt: skip
+def test_a_neck_that_enlarges_products(levels, lateral, output, topdown):
+    """Also where a map is not twice the next: 7 cells from 4."""
+    plain = AlignedFeatureAggregation((8, 12, 16), 6, levels, lateral, output, topdown)
+    busy(plain)
+    maps = [torch.rand(2, width, *size) for width, size in ((8, (14, 7)), (12, (7, 4)), (16, (4, 2)))]
+    with torch.no_grad():
+        for got, want in zip(fast._ProjectingNeck(plain)(maps), plain(maps), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def scene():
+    """One drawn picture, and two boxes in it."""
+    folder = paths.synthetic_dir("tiny") / "cuhk-sysu"
+    picture = sorted(folder.rglob("*.jpg"))[0]
+    pixels = torch.from_numpy(np.array(Image.open(picture).convert("RGB"))).permute(2, 0, 1)
+    return pixels, torch.tensor([[30.0, 20, 48, 70], [80, 30, 100, 85]])
+
+
+def agree(plain, prepared, image, tolerance):
+    """Both find the same people, and give each the same embedding where her box is given."""
+    pixels, score, turn = tolerance
+    with torch.no_grad():
+        (found,) = plain([image])
+        boxes = found["boxes"][found["scores"] > 0.3]
+        (found,), (given,) = plain.detect_and_embed([image], [boxes])
+        (again,), (others,) = prepared.detect_and_embed([image], [boxes])
+    cosine = nn.functional.cosine_similarity
+    assert (1 - cosine(given, others)).max() <= turn
+    sure = found["scores"] > 0.3
+    assert sure.sum() >= 3
+    best = box_iou(found["boxes"][sure], again["boxes"]).argmax(dim=1)
+    assert (found["boxes"][sure] - again["boxes"][best]).abs().max() <= pixels
+    assert (found["scores"][sure] - again["scores"][best]).abs().max() <= score
+    assert (1 - cosine(found["embeddings"][sure], again["embeddings"][best])).max() <= turn
+
+
+@pytest.mark.parametrize("name", ["alignps", "baseline", "ian"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_trained_models_find_the_same_people(name, precision):
+    plain = load_model(paths.weights_dir() / f"{name}-cuhk-sysu.safetensors").eval()
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    prepared = prepare(plain, precision)
+    image, _ = scene()
+    agree(plain, prepared, image, TOLERANCES[precision])
+    assert prepared.similarity == getattr(plain, "similarity", "cosine")
+    (found,) = prepared([image])
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert not found["embeddings"].requires_grad and not prepared.train().training
+    assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
+
+
+def test_a_fault_is_noticed(monkeypatch):
+    """Maps enlarged to the wrong place, and a normalisation folded without its shift."""
+    plain, (image, _) = load_model(paths.weights_dir() / "alignps-cuhk-sysu.safetensors").eval(), scene()
+    right = fast._enlarged
+    with monkeypatch.context() as patch, pytest.raises(AssertionError):
+        patch.setattr(fast, "_enlarged", lambda x, size: right(x, size).roll(1, dims=3))
+        agree(plain, prepare(plain), image, TOLERANCES["bfloat16"])
+    with monkeypatch.context() as patch, pytest.raises(AssertionError):
+        fold = fast._fold
+        patch.setattr(fast, "_fold", lambda conv, norm: (fold(conv, norm), nn.init.zeros_(conv.bias)))
+        agree(plain, prepare(plain), image, TOLERANCES["bfloat16"])
+
+
+@pytest.mark.parametrize("model", [
+    lambda: AlignPS(AlignPSConfig(backbone="tiny", deformable_stages=("res3", "res4", "res5")), 5),
+    lambda: NAE(NAEConfig(), 5),
+], ids=["AlignPS+", "NAE"])  # fmt: skip
+def test_embeddings_of_other_models(model):
+    torch.manual_seed(0)
+    plain, (image, boxes) = busy(model()), scene()
+    with torch.no_grad():
+        want = plain.detect_and_embed([image], [boxes])[1][0]
+        for precision, (_, _, turn) in TOLERANCES.items():
+            if precision != "float16":  # which few CPUs multiply
+                got = prepare(plain, precision).detect_and_embed([image], [boxes])[1][0]
+                assert (1 - nn.functional.cosine_similarity(got, want)).max() <= turn
+
+
+def test_a_precision_misspelt():
+    with pytest.raises(UserError, match="unknown precision 'bf16'"):
+        prepare(AlignPS(AlignPSConfig(), 5), "bf16")

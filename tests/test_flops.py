@@ -74,6 +74,11 @@ def test_roi_align_by_hand():
     assert total(layer, (1, 5, 20, 20), boxes) == 7 * 7 * 5 * (2 * 8 + 1)
 
 
+def test_bilinear_resizing_by_hand():
+    layer = nn.Upsample((4, 6), mode="bilinear")
+    assert total(layer, (2, 3, 8, 8)) == 8 * 2 * 3 * 4 * 6
+
+
 def test_roi_pooling_compares_each_cell_of_each_bin():
     boxes = torch.tensor([[0.0, 0, 30, 18], [10, 4, 44, 40], [3, 3, 4, 4]])
     want = 0

@@ -2,8 +2,8 @@
 
 One FLOP is one multiplication, addition, comparison or division; a multiply-add is two.  Counted are products and
 convolutions (PyTorch's own formulas), and by the formulas here what reads between the cells of a map: deformable
-convolution, ROIAlign and ROI pooling.  Not counted are activations, normalisations, enlarging, sorting and suppression,
-which take one or a few operations a value.
+convolution, ROIAlign, bilinear resizing and ROI pooling.  Not counted are activations, normalisations, copies, sorting
+and suppression, which take one or a few operations a value.
 
 Convolutions and products are not carried out but answered with zeros of their shape, so 1500 x 900 pixels cost
 seconds on one core, and the count depends on no weight.  It is the operator's count, not that of one way to compute
@@ -92,6 +92,11 @@ def _deform_conv2d(x: Sequence[int], weight: Sequence[int], *_, out_shape: Seque
     out_channels, group_channels, *kernel = weight
     taps = out_shape[0] * math.prod(out_shape[2:]) * math.prod(kernel)
     return taps * (_BILINEAR * x[1] + 2 * group_channels * out_channels)
+
+
+@register_flop_formula(torch.ops.aten.upsample_bilinear2d)
+def _bilinear(*_, out_shape: Sequence[int], **__) -> int:
+    return _BILINEAR * math.prod(out_shape)
 
 
 @register_flop_formula(_OPERATORS.roi_align, get_raw=True)

@@ -175,35 +175,35 @@ def test_new_similarities_by_hand(combine, stranger, she):
 
 def test_the_matching_may_take_from_the_query_what_is_most_like_her():
     # The detection at 20 degrees is the best for both; the companion (30) would lose more with the other one (-40).
-    before, after = revised(scene([[20, -40], [90]], companions=[(30, 0.9)]), ContextMatching(1, 2))
+    before, after = revised(scene([[20, -40], [90]], companions=[(30, 0.9)]), ContextMatching(1, 2, "sum"))
     assert after[1] == before[1]
     assert after[2] == pytest.approx(cosine(40) + cosine(10), abs=1e-6)
 
 
 def test_a_single_detection_that_the_companion_gets_changes_nothing():
-    before, after = revised(scene([[180], [170]]), ContextMatching(10, 2))  # nearer to the companion at 200
+    before, after = revised(scene([[180], [170]]), ContextMatching(10, 2, "sum"))  # nearer to the companion at 200
     assert np.array_equal(before, after)
 
 
 def test_only_the_images_of_the_k1_most_similar_detections_are_matched():
-    before, after = revised(scene(FRIENDS), ContextMatching(1, 2))
+    before, after = revised(scene(FRIENDS), ContextMatching(1, 2, "sum"))
     assert after[1] != before[1] and np.array_equal(after[2:], before[2:])
     # Two detections of one image use up both places.
-    before, after = revised(scene([[20, 30], [40, 210]]), ContextMatching(2, 2))
+    before, after = revised(scene([[20, 30], [40, 210]]), ContextMatching(2, 2, "sum"))
     assert np.array_equal(after[3:], before[3:])
 
 
 def test_the_surest_others_are_the_context_and_the_query_herself_is_not():
     companions = [(300, 0.2), (200, 0.9), (250, 0.9), (100, 0.5)]
-    _, two = revised(scene(FRIENDS, companions=companions), ContextMatching(10, 2))
-    _, only = revised(scene(FRIENDS, companions=[(200, 0.9)]), ContextMatching(10, 2))
+    _, two = revised(scene(FRIENDS, companions=companions), ContextMatching(10, 2, "sum"))
+    _, only = revised(scene(FRIENDS, companions=[(200, 0.9)]), ContextMatching(10, 2, "sum"))
     assert two[4:] == pytest.approx(only[1:])  # of two equally sure ones the first
     # A detection on the query's own box, however sure, is her, not company.
     protocol, detections, queries, frames = scene(FRIENDS)
     own = Detections([0], BOX[None] + 1, [1.0], [direction(5)])
     with_own = (protocol, Detections.concatenate([own, detections]), queries, frames)
-    _, without = revised(scene(FRIENDS), ContextMatching(10, 2))
-    assert revised(with_own, ContextMatching(10, 2))[1][1:] == pytest.approx(without)
+    _, without = revised(scene(FRIENDS), ContextMatching(10, 2, "sum"))
+    assert revised(with_own, ContextMatching(10, 2, "sum"))[1][1:] == pytest.approx(without)
 
 
 def test_galleries_weighted_by_their_scores_meet_a_context_of_unit_length():
@@ -211,7 +211,7 @@ def test_galleries_weighted_by_their_scores_meet_a_context_of_unit_length():
     protocol, detections, queries, frames = scene(FRIENDS)
     weights = np.array([0.3, 0.9, 0.8, 0.7, 0.6], np.float32)
     weighted = (protocol, replace(detections, embeddings=detections.embeddings * weights[:, None]), queries, frames)
-    after = revised(weighted, ContextMatching(10, 2))[1]
+    after = revised(weighted, ContextMatching(10, 2, "sum"))[1]
     assert after[3] == pytest.approx(0.7 * cosine(40) + 0.6 * cosine(10), abs=1e-6)
 
 
@@ -275,7 +275,7 @@ def test_of_equal_similarities_the_first_rows_are_taken():
 
 def test_equal_embeddings_raise_one_of_them_and_a_tie_counts_against_us():
     case = scene([[0, 0], [0, 0]])
-    before, after = revised(case, ContextMatching(10, 2))
+    before, after = revised(case, ContextMatching(10, 2, "sum"))
     assert before[1:] == pytest.approx([1] * 4, abs=1e-6)
     raised = 1 + cosine(200)
     for image in (after[1:3], after[3:5]):
@@ -301,8 +301,8 @@ def test_the_order_of_the_rows_does_not_matter_without_ties():
 
 
 def test_released_settings():
-    assert (RELEASED["cuhk-sysu"].k1, RELEASED["cuhk-sysu"].k2) == (10, 3)
-    assert (RELEASED["prw"].k1, RELEASED["prw"].k2) == (30, 4)
+    assert RELEASED["cuhk-sysu"] == ContextMatching(10, 3, "largest") == ContextMatching()
+    assert RELEASED["prw"] == ContextMatching(30, 4, "largest")
 
 
 @pytest.mark.parametrize("wrong", [{"k1": 0}, {"k2": 0}, {"combine": "mean"}])

@@ -40,11 +40,14 @@ Revise = Callable[[int, np.ndarray, np.ndarray], None]
 
 @dataclass(frozen=True)
 class ContextMatching:
-    """``k1`` detections whose images are matched again, ``k2`` people of the query's frame, herself included."""
+    """``k1`` detections whose images are matched again, ``k2`` people of the query's frame, herself included.
+
+    The defaults are SeqNet's for CUHK-SYSU.
+    """
 
     k1: int = 10
     k2: int = 3
-    combine: str = "sum"
+    combine: str = "largest"
 
     def __post_init__(self) -> None:
         require_choice("combine", self.combine, COMBINE)
@@ -54,7 +57,7 @@ class ContextMatching:
 
 
 # SeqNet's settings for the two sets.
-RELEASED = {"cuhk-sysu": ContextMatching(10, 3, "largest"), "prw": ContextMatching(30, 4, "largest")}
+RELEASED = {"cuhk-sysu": ContextMatching(), "prw": ContextMatching(30, 4)}
 
 
 def rematcher(

@@ -128,6 +128,23 @@ def test_the_released_start_is_an_argument():
     assert (released.rescaler.weight == 1).all()
 
 
+def test_a_small_start_lets_the_score_learn_sooner():
+    generator = torch.Generator().manual_seed(0)
+    person = torch.arange(64) % 2 == 0
+    rows = torch.randn(64, 12, generator=generator) + 2 * (person.float()[:, None] - 0.5)
+    costs = {}
+    for gamma in (None, 0.01):
+        model = head((12,), 16, gamma_std=gamma).train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+        for _ in range(40):
+            cost = F.binary_cross_entropy_with_logits(model([rows]).logits, person.float())
+            optimizer.zero_grad()
+            cost.backward()
+            optimizer.step()
+        costs[gamma] = cost.item()
+    assert costs[0.01] < 0.8 * costs[None]
+
+
 def test_half_precision_is_left_at_the_door():
     model = head().train()
     with torch.autocast("cpu", torch.bfloat16):

@@ -428,6 +428,14 @@ def test_losses_are_finite_under_autocast(switches):
     assert all(torch.isfinite(value).all() for result in found for value in result.values())
 
 
+def test_half_precision_does_not_reach_the_posteriors():
+    model = trained(mutual=("kl",))
+    rows = [F.normalize(torch.randn(5, 16)) for _ in range(2)]
+    plain = model.mutual_losses(*rows)["mutual_kl"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.mutual_losses(*rows)["mutual_kl"], plain)
+
+
 # It learns, and mistakes are sentences.
 
 

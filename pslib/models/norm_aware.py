@@ -65,12 +65,15 @@ class NormAwareHead(nn.Module):
     evenly between the inputs (the first ones get what is left over) and put side by side.  Computed in float32,
     whatever the autocast state.
 
-    ``gamma_std`` is the spread of the N(0, gamma_std) that the factors of these batch normalisations start at; NAE and
-    ROI-AlignPS are released with 0.01.  Made unit length, an embedding does not depend on how large they are, but the
-    random ones weigh the channels unequally from the start, some near nothing, and as Adam moves all numbers by about
-    its rate, whatever their size, it overthrows such small ones in a few steps.  The default, None, starts them all at
-    1: over a short schedule every channel then counts from the first step on.  ``weight_std`` likewise is the
-    linear layers' start, released with 0.01; before a batch normalisation only its size relative to a step matters.
+    ``gamma_std`` is the spread of the N(0, gamma_std) that the factors of these batch normalisations start at; None
+    starts them at 1.  Made unit length, an embedding does not depend on how large they all are, but the score hangs on
+    how they compare with the offsets: around an offset of zero a channel is as long on one side of its mean as on the
+    other, so only offsets can make people long and background short.  Adam moves a number by about its rate, whatever
+    its size.  Beside factors of 0.01, with which NAE and ROI-AlignPS are released, the offsets therefore count after a
+    few steps, and beside 1 only after hundreds: a short schedule that reads the score (NAE) does well to set 0.01.  Its
+    price are random factors that weigh the channels unequally at first; None spares it where only the direction is
+    read (ROI-AlignPS).  ``weight_std`` likewise is the linear layers' start, released with 0.01 (None: torch's
+    own); before a batch normalisation only its size relative to a step matters.
     """
 
     def __init__(

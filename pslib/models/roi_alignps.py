@@ -206,8 +206,9 @@ class RoiAlignPS(nn.Module):
             losses["mutual_information"] = -bound
         if "kl" in config.mutual:
             own = config.dense
-            dense_logits = memory_logits(dense, self.alignps.memory, own.temperature, own.queue_temperature)
-            roi_logits = memory_logits(roi, self.roi.memory, config.roi.temperature)
+            with torch.autocast(dense.device.type, enabled=False):
+                dense_logits = memory_logits(dense, self.alignps.memory, own.temperature, own.queue_temperature)
+                roi_logits = memory_logits(roi, self.roi.memory, config.roi.temperature)
             losses["mutual_kl"] = kl_consensus(dense_logits, roi_logits, self.num_identities, config.kl_literal)
         if "diversity" in config.mutual:
             losses["mutual_diversity"] = diversity(dense, roi)

@@ -36,7 +36,7 @@ class RoiBranchConfig:
     roi_aligned: bool = True  # False, as torchvision's detectors and so NAE and SeqNet: no shift by half a cell
     pixels: bool = False  # NAE+: every cell embedded, weighted by how surely it shows the person
     dim: int = 48  # D of the embedding, as AlignPS's at tiny; 256 in the papers
-    gamma_std: float | None = None  # start of the embedding's batch normalisations; released with 0.01
+    gamma_std: float | None = None  # start of the embedding's batch normalisations; see NormAwareHead
     weight_std: float | None = None  # start of its linear layers; released with 0.01
     box_norm: bool = True  # batch normalisation of how boxes move
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)  # of the box coder: x, y, width, height

@@ -1,0 +1,98 @@
+"""Pictures of what a model costs: operations of its parts, and ratios beside the paper's."""
+
+import re
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from pslib.viz.figures import PALETTE, new_figure
+
+__all__ = ["parts_figure", "parts_of", "ratios_figure", "ratios_text"]
+
+
+def parts_of(by_module: Mapping[str, int], depth: int = 3) -> dict[str, int]:
+    """FLOPs of the parts that together make up a model, in the order they run, from counts of nested modules.
+
+    ``by_module`` names a module by its path (``"Model.neck.lateral.0"``); parts deeper than ``depth`` names are held in
+    the part above them.  What a module does beside its parts stands as the module's own.
+
+    >>> parts_of({"M": 10, "M.neck": 4, "M.neck.a": 3, "M.head": 5})
+    {'neck': 1, 'neck.a': 3, 'head': 5, 'M': 1}
+    """
+    # Lists are no layers of their own: each lateral and output convolution stands beside the others.
+    short = {
+        re.sub(r"\.(lateral|output)\.", r".\1 ", name.replace(".body", "")): count for name, count in by_module.items()
+    }
+    kept = {name: count for name, count in short.items() if name.count(".") < depth}
+    parts = {}
+    for name, count in kept.items():
+        below = [other for other in kept if other.startswith(f"{name}.")]
+        direct = [other for other in below if not any(other.startswith(f"{one}.") for one in below)]
+        own = count - sum(kept[other] for other in direct)
+        if own > 0:
+            parts[name] = own
+    roots = [name for name in parts if "." not in name]
+    named = {name.split(".", 1)[1]: count for name, count in parts.items() if "." in name}
+    return named | {name: parts[name] for name in roots}
+
+
+def parts_figure(panels: Mapping[str, Mapping[str, int]], floor: float = 0.005) -> Figure:
+    """Bars of the FLOPs of the parts of one model a panel; parts below ``floor`` of their model are left out.
+
+    >>> parts_figure({"toy": {"neck": 3_000_000_000, "head": 1_000_000_000}}).axes[0].get_title()
+    'toy: 4 GFLOPs'
+    """
+    shown = {
+        title: {name: count for name, count in parts.items() if count >= floor * sum(parts.values())}
+        for title, parts in panels.items()
+    }
+    longest = max(len(parts) for parts in shown.values())
+    fig, axes = new_figure(9.0, 0.9 + 0.24 * longest, 1, len(panels), squeeze=False)
+    for ax, (title, parts) in zip(axes.flat, shown.items(), strict=True):
+        total = sum(panels[title].values())
+        bars = ax.barh(range(len(parts)), [count / 1e9 for count in parts.values()], color=PALETTE["sky"])
+        ax.bar_label(bars, [f"{100 * count / total:.0f} %" for count in parts.values()], fontsize=7.5, padding=2)
+        ax.set_yticks(range(len(parts)), list(parts), fontsize=7.5)
+        ax.invert_yaxis()
+        ax.margins(x=0.18)
+        ax.set_xlabel("GFLOPs", fontsize=8)
+        ax.set_title(f"{title}: {total / 1e9:.3g} GFLOPs", fontsize=9)
+        ax.tick_params(axis="x", labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    return fig
+
+
+def ratios_figure(columns: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Ratio of each model to AlignPS (a dashed line at 1), a mark for each of ``columns`` that has the model.
+
+    >>> len(ratios_figure({"paper": {"NAE": 1.4}, "ours": {"NAE": 1.2, "OIM": 1.3}}).axes[0].get_yticks())
+    2
+    """
+    styles = (("vermillion", "s"), ("blue", "o"), ("green", "^"), ("black", "D"))
+    names = list(dict.fromkeys(name for values in columns.values() for name in values))
+    fig, ax = new_figure(7.0, 0.9 + 0.32 * len(names))
+    for (label, values), (color, mark) in zip(columns.items(), styles, strict=False):
+        places = [names.index(name) for name in values]
+        ax.plot(list(values.values()), places, mark, color=PALETTE[color], ms=7, label=label, mfc="none", mew=1.8)
+    ax.axvline(1, color="#777777", ls=(0, (4, 3)), lw=0.9)
+    ax.set_yticks(range(len(names)), names, fontsize=8.5)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlabel("time, AlignPS = 1", fontsize=8.5)
+    ax.tick_params(axis="x", labelsize=8)
+    ax.grid(axis="y", lw=0.4)
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig
+
+
+def ratios_text(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """The same in words, for alt text.
+
+    >>> ratios_text({"paper": {"NAE": 1.36}})
+    'paper: NAE 1.36'
+    """
+    return "; ".join(
+        f"{label}: " + ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        for label, values in columns.items()
+        if values
+    )

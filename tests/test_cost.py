@@ -20,6 +20,7 @@ from pslib.evaluation.cost import (
 )
 from pslib.experiments import cost
 from pslib.models.alignps import AlignPS, AlignPSConfig
+from pslib.models.families import build
 from pslib.models.two_stage import TwoStage, TwoStageConfig
 
 IMAGE = images_of([(160, 96)])[0]
@@ -27,12 +28,12 @@ IMAGE = images_of([(160, 96)])[0]
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("detections", [6, 20])
-@pytest.mark.parametrize("name", [name for name in cost.MODELS if name not in cost.missing_models()])
+@pytest.mark.parametrize("name", list(cost.MODELS))
 def test_every_model_finds_as_many_as_it_is_told(name, detections, seed):
     """Whatever its random weights are; and the second stage reads as many proposals as it is told."""
     config = fixed_boxes(cost.MODELS[name]["tiny"](), detections, proposals=30)
     torch.manual_seed(seed)
-    model = cost._model(config, 5).eval()
+    model = build(config, 5).eval()
     seen = []
     for part in model.modules():
         if type(part).__name__ == "RegionProposalNetwork":
@@ -88,7 +89,7 @@ def test_a_run_and_its_record(tmp_path, monkeypatch):
     assert list(rows) == ["AlignPS", "OIM", "AlignPS, plain"]
     assert set(rows["OIM"]["flops"]) == {"6", "20"} and rows["OIM"]["flops"]["6"] > 1e6
     assert len(rows["OIM"]["cpu"]) == 1 and rows["AlignPS"]["layers"]["AlignPS.neck"] > 0
-    assert record["provenance"]["components"] == {} and record["missing"] == []
+    assert record["provenance"]["components"] == {}
     head, _, alignps, oim, plain = cost.table_lines(record)
     assert head.startswith("160 x 96 px, 20 people found, 30 proposals") and "cpu seconds" in head
     assert alignps.split()[4] == "1.00" and oim.split()[5] == "1.93" and plain.split()[6] == "-"
@@ -98,16 +99,14 @@ def test_a_run_and_its_record(tmp_path, monkeypatch):
     assert cost.cost_records(tmp_path / "nothing") == {}
 
 
-def test_a_model_that_is_not_there_is_named(monkeypatch):
-    def absent():
-        raise ImportError("no such model")
-
-    monkeypatch.setitem(cost.MODELS, "SeqNet", {"paper": absent, "tiny": absent})
-    assert "SeqNet" in cost.missing_models()
-    assert cost.build_models(["SeqNet"], IMAGE, 6, 30, "tiny") == []
-    assert any("SeqNet: not in this version" in line for line in cost.table_lines(
-        {"size": (1, 1), "boxes": [6], "proposals": 3, "precision": "float32", "threads": 1, "repeats": 1,
-         "provenance": {"device": "cpu"}, "models": {}, "missing": ["SeqNet"]}))  # fmt: skip
+@pytest.mark.parametrize("name", list(cost.MODELS))
+def test_the_papers_sizes(name):
+    """All that is timed has the same backbone, and as many boxes as it is told."""
+    config = fixed_boxes(cost.MODELS[name]["paper"](), 20, 300)
+    text = repr(config)
+    assert "backbone='resnet50'" in text and "resnet101" not in text and "'tiny'" not in text
+    assert "detections_per_image=20" in text and "mutual=('" not in text
+    assert "rpn_after_nms" not in text or "rpn_after_nms=(300, 300)" in text
 
 
 def test_ratios_of_the_paper():

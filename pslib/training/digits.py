@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pslib.errors import NotFiniteError, UserError, require_choice
 from pslib.evaluation.average_precision import average_precision
+from pslib.evaluation.separation import checked, within_between
 from pslib.losses.center import Centers, center_loss
 
 __all__ = [
@@ -226,26 +227,6 @@ def _look(net: DigitsNet, centers: Centers, digits: Digits) -> dict[str, np.ndar
     return {name: value.numpy() for name, value in values.items()}
 
 
-def within_between(features: np.ndarray, labels: np.ndarray) -> float:
-    """Mean squared distance to the class mean / mean squared distance of the class means to their mean.
-
-    ``features`` (N, D), ``labels`` (N,).  The ratio does not change when all features shrink by one factor; it is
-    infinite if all class means coincide while features spread, nan if all features coincide.
-
-    >>> within_between(np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1]))
-    0.04
-    """
-    features, labels = _checked(features, labels)
-    classes, own = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise UserError(f"a within/between ratio needs two classes, got {len(classes)}.")
-    means = np.stack([features[own == index].mean(axis=0) for index in range(len(classes))])  # (I, D)
-    within = np.square(features - means[own]).sum(axis=1).mean()
-    between = np.square(means - means.mean(axis=0)).sum(axis=1).mean()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.divide(within, between))
-
-
 def retrieval_map(features: np.ndarray, labels: np.ndarray, similarity: str = "euclidean") -> float:
     """mAP in per cent when every image (N, D) searches all others; ``similarity`` is "euclidean" or "cosine".
 
@@ -255,7 +236,7 @@ def retrieval_map(features: np.ndarray, labels: np.ndarray, similarity: str = "e
     100.0
     """
     require_choice("similarity", similarity, ("euclidean", "cosine"))
-    features, labels = _checked(features, labels)
+    features, labels = checked(features, labels)
     if similarity == "cosine":
         unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
         scores = unit @ unit.T
@@ -269,10 +250,3 @@ def retrieval_map(features: np.ndarray, labels: np.ndarray, similarity: str = "e
         for query in np.flatnonzero(right.any(axis=1))
     ]
     return 100 * float(np.mean(precisions))
-
-
-def _checked(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise UserError(f"features {features.shape} and labels {labels.shape} must be (N, D) and (N,).")
-    return features, labels

@@ -7,7 +7,6 @@ again, so that neither the page nor the kernel's log keeps silent about it.
 """
 
 from collections.abc import Callable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pslib.viz.browser_listing import listed
 from pslib.viz.browser_query import Item, Query, Source, item_of, people_in, people_of, query_in_frame, query_in_picture
 from pslib.viz.browser_search import Search, inside_of, what_if
 from pslib.viz.figures import figure_html
+from pslib.viz.guarded import Guarded
 
 __all__ = ["QueryBrowser", "browse"]
 
@@ -35,14 +35,15 @@ def browse(sources: Mapping[str, Source], *, seed: int = 0, number: int = 0) -> 
     return QueryBrowser(sources, seed=seed, number=number)
 
 
-class QueryBrowser(Controls):
+class QueryBrowser(Guarded, Controls):
     """Controls above, the picture that answers to clicks below them, the results in tabs at the bottom."""
+
+    _name = "browser"
 
     def __init__(self, sources: Mapping[str, Source], *, seed: int = 0, number: int = 0):
         self.sources, self.seed = dict(sources), seed
         self.items: list[Item] = []
         self.frame, self.query, self.own = -1, None, None
-        self._quiet = False
         super().__init__(list(sources), number)
         self._connect()
         self._guarded(self._refill)
@@ -65,34 +66,9 @@ class QueryBrowser(Controls):
         self.more.on_click(lambda button: self._guarded(lambda: self._page(1)))
         self.picker.on_pick(lambda event: self._guarded(lambda: self._pick(event)))
 
-    def _guarded(self, call: Callable[[], None]) -> None:
-        """Run a callback; a mistake of the user is said, an error of ours is said and raised again."""
-        if self._quiet:
-            return
-        self.note.value = ""
-        try:
-            call()
-        except UserError as error:
-            self._say(str(error))
-        except Exception as error:
-            self._say(f"the browser failed ({type(error).__name__}: {error}): this is not your mistake.")
-            raise
-
-    def _say(self, sentence: str) -> None:
-        self.note.value = (f'<div role="alert" style="border-left:6px solid #D55E00;background:#FCF0E8;color:#111;'
-                           f'padding:2px 8px;line-height:1.4">{escape(sentence)}</div>')
-
     @property
     def source(self) -> Source:
         return self.sources[self.set.value]
-
-    def _silently(self, change: Callable[[], None]) -> None:
-        """Set controls without being called back for each."""
-        self._quiet, before = True, self._quiet
-        try:
-            change()
-        finally:
-            self._quiet = before
 
     def _refill(self) -> None:
         """Another set: its models, galleries and first thumbnails."""

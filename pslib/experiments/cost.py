@@ -187,7 +187,7 @@ def _call(model: nn.Module, image: Tensor, boxes: int) -> Callable[[], object]:
     return call
 
 
-def _largest(by_module: Mapping[str, int], share: float = 0.002) -> dict[str, int]:
+def _largest(by_module: Mapping[str, int], share: float = 0.02) -> dict[str, int]:
     """The FLOPs of modules that hold at least ``share`` of all: layers too small to be seen are left out."""
     least = share * max(by_module.values())
     return {name: count for name, count in by_module.items() if count >= least}

@@ -12,8 +12,10 @@ from scipy.spatial.distance import cdist
 from pslib.errors import UserError, require_choice
 from pslib.evaluation.nearest import SIMILARITIES
 
-__all__ = ["Probe", "Separation", "checked", "compared_as", "distances", "linear_probe", "neighbor_purity",
-           "neighbors_kept", "purity_range", "separation", "silhouette", "within_between"]  # fmt: skip
+__all__ = [
+    "Probe", "Separation", "checked", "compared_as", "distances", "linear_probe", "neighbor_purity", "neighbors_kept",
+    "own_neighbors", "probe_answers", "purity_range", "separation", "silhouette", "within_between",
+]  # fmt: skip
 
 UNIT = 0.01  # how far from 1 a length may be that was stored with half precision
 
@@ -87,16 +89,24 @@ def within_between(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def neighbor_purity(features: np.ndarray, labels: np.ndarray, k: int = 5, similarity: str = "euclidean") -> float:
-    """Share of the ``k`` nearest other points that have a point's own label; mean over points that can have any.
+    """Mean of :func:`own_neighbors` over the points that can have any.
 
-    Points equally far share the last places evenly, so features that all coincide give chance, whatever their order.
     :func:`purity_range` says what chance and perfection would give.
 
     >>> neighbor_purity(np.array([[0.0], [1.0], [5.0], [6.5], [9.0]]), np.array([0, 0, 1, 1, 1]), k=1)
     1.0
     """
+    labels = np.asarray(labels)
+    return float(own_neighbors(features, labels, k, similarity)[_repeated(labels, k)].mean())
+
+
+def own_neighbors(features: np.ndarray, labels: np.ndarray, k: int = 5, similarity: str = "euclidean") -> np.ndarray:
+    """Of each point, (N,), the share of its ``k`` nearest others that have its label.
+
+    Points equally far share the last places evenly, so features that all coincide give chance, whatever their order.
+    """
     features, labels = checked(features, labels)
-    counted = _repeated(labels, k)
+    _repeated(labels, k)
     far = distances(features, similarity)
     np.fill_diagonal(far, np.inf)
     kth = np.partition(far, k - 1, axis=1)[:, [k - 1]]  # (N, 1)
@@ -105,7 +115,7 @@ def neighbor_purity(features: np.ndarray, labels: np.ndarray, k: int = 5, simila
     nearer = (far < kth) & ~level
     left = k - nearer.sum(axis=1)
     hits = (nearer & same).sum(axis=1) + left * (level & same).sum(axis=1) / level.sum(axis=1)
-    return float((hits / k)[counted].mean())
+    return hits / k
 
 
 def purity_range(labels: np.ndarray, k: int = 5) -> tuple[float, float]:
@@ -141,14 +151,24 @@ def linear_probe(
     features: np.ndarray, groups: np.ndarray, people: np.ndarray | None = None, similarity: str = "euclidean",
     folds: int = 5, seed: int = 0,
 ) -> Probe:  # fmt: skip
-    """Can a hyperplane tell two groups of features apart?  Accuracy of logistic regression, cross-validated.
+    """Can a hyperplane tell two groups of features apart?  Share of points that :func:`probe_answers` gets right."""
+    answers = probe_answers(features, groups, people, similarity, folds, seed)
+    _, counts = np.unique(groups, return_counts=True)
+    return Probe(float((answers == np.asarray(groups)).mean()), float(counts.max() / counts.sum()))
+
+
+def probe_answers(
+    features: np.ndarray, groups: np.ndarray, people: np.ndarray | None = None, similarity: str = "euclidean",
+    folds: int = 5, seed: int = 0,
+) -> np.ndarray:  # fmt: skip
+    """The group (N,) that logistic regression gives each point of ``features`` (N, D) while it is held out.
 
     ``groups`` (N,) has two values (two branches, two seeds).  With ``people`` (N,) nobody is in the training and the
     held-out part at once: her features are near each other whatever the groups.  Each dimension is standardized by
     the training part.  Raises UserError unless each group has ``folds`` points (and there are ``folds`` people).
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -161,8 +181,7 @@ def linear_probe(
                         "choose fewer folds or give more points.")  # fmt: skip
     split = (StratifiedKFold if people is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    scores = cross_val_score(model, _compared(features, similarity), groups, groups=people, cv=split)
-    return Probe(float(scores.mean()), float(counts.max() / counts.sum()))
+    return cross_val_predict(model, _compared(features, similarity), groups, groups=people, cv=split)
 
 
 def neighbors_kept(features: np.ndarray, picture: np.ndarray, k: int = 5, similarity: str = "euclidean") -> float:

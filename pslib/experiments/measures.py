@@ -1,9 +1,8 @@
 """What claims compare: each measure of a record as values to be drawn anew, one a query, a person or a frame."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from pslib.evaluation.separation import own_neighbors, probe_answers
 from pslib.experiments.records import READ, Record
 from pslib.experiments.tables import main_protocol_of
 
@@ -29,10 +28,12 @@ def values_of(record: Record, measure: str) -> tuple[np.ndarray, np.ndarray]:
         return 100 * (close - wide), arrays["sampling/frame"]
     if measure == "identity purity":
         people = arrays["pictured/people"]
-        return _purity(arrays["pictured/embeddings"], people), people
+        return 100 * own_neighbors(arrays["pictured/embeddings"], people, NEIGHBORS, "cosine"), people
     if measure == "branch probe":
         branches = [arrays[f"{branch}{READ}pictured/embeddings"] for branch in ("dense", "roi")]
-        return _probe(branches, arrays["pictured/people"])
+        branch, people = np.repeat([0, 1], len(branches[0])), np.tile(arrays["pictured/people"], 2)
+        right = probe_answers(np.concatenate(branches), branch, people, "cosine") == branch
+        return 100.0 * right - CHANCE, people
     protocol = main_protocol_of(record)
     if measure == "gallery growth":
         sizes = sorted((name for name in record.info["protocols"] if name.startswith("TestG")), key=_gallery_size)
@@ -41,34 +42,6 @@ def values_of(record: Record, measure: str) -> tuple[np.ndarray, np.ndarray]:
         return 100.0 * (record.rank(protocol) == 1), record.people(protocol)
     boxes = "ground-truth" if measure == "ground-truth map" else "detected"
     return 100 * record.ap(protocol, boxes), record.people(protocol)
-
-
-def _purity(embeddings: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """Of each embedding (N, D) the share of its nearest others, by cosine, that show the same of ``people`` (N,)."""
-    unit = embeddings.astype(np.float64)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True).clip(1e-12)
-    alike = unit @ unit.T
-    np.fill_diagonal(alike, -np.inf)
-    nearest = np.argsort(-alike, axis=1, kind="stable")[:, :NEIGHBORS]  # (N, k)
-    return 100.0 * (people[nearest] == people[:, None]).mean(axis=1)
-
-
-def _probe(branches: Sequence[np.ndarray], people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of every embedding of two branches, (N, D) each, whether a hyperplane tells its branch: per cent above chance.
-
-    Logistic regression, cross-validated so that nobody is in the training and the held-out part at once.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    features, owners = np.concatenate(branches).astype(np.float64), np.tile(people, 2)
-    branch = np.repeat([0, 1], len(people))
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    folds = GroupKFold(min(5, len(np.unique(people))))
-    said = cross_val_predict(model, features, branch, groups=owners, cv=folds)
-    return 100.0 * (said == branch) - CHANCE, owners
 
 
 def _gallery_size(protocol: str) -> int:

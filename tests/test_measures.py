@@ -38,9 +38,9 @@ def test_purity_is_that_of_nearest_neighbors(scatter):
 
 
 def test_a_probe_tells_shifted_branches_apart_and_not_equal_ones():
-    apart = record(dense_OF_pictured__embeddings=cloud(1, 0.3), roi_OF_pictured__embeddings=cloud(2, 0.3, shift=50))
+    apart = record(dense_OF_pictured__embeddings=cloud(1, 0.3), roi_OF_pictured__embeddings=cloud(2, 0.3, shift=5))
     values, groups = values_of(apart, "branch probe")
-    assert len(values) == len(groups) == 2 * len(PEOPLE) and values.mean() > 45
+    assert len(values) == len(groups) == 2 * len(PEOPLE) and values.mean() > 35
     alike = record(dense_OF_pictured__embeddings=cloud(1, 0.3), roi_OF_pictured__embeddings=cloud(2, 0.3))
     assert abs(values_of(alike, "branch probe")[0].mean()) < 20
     assert set(np.unique(values)) <= {-50.0, 50.0}

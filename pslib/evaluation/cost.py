@@ -30,6 +30,8 @@ __all__ = [
     "Times", "answer", "fixed_boxes", "images_of", "parameter_count", "peak_memory", "resident_bytes", "take_turns",
 ]  # fmt: skip
 
+LOST = 0.1  # share of the boxes asked for that may leave the image
+
 
 @dataclass(frozen=True)
 class Times:
@@ -78,11 +80,15 @@ def fixed_boxes(config: Any, detections: int, proposals: int = 300) -> Any:
 
 
 def answer(model: nn.Module, image: Tensor, detections: int) -> list[dict[str, Tensor]]:
-    """``model`` on one image (3, H, W); raises :class:`UserError` if it does not find exactly ``detections``."""
+    """``model`` on one image (3, H, W); raises :class:`UserError` unless it finds ``detections``.
+
+    A tenth may be missing: a box moved out of the image has no area, and no threshold keeps it.
+    """
     found = model([image])
-    if len(found[0]["boxes"]) != detections:
+    count = len(found[0]["boxes"])
+    if not (1 - LOST) * detections <= count <= detections:
         raise UserError(
-            f"the model found {len(found[0]['boxes'])} people where {detections} are to be timed: build it from "
+            f"the model found {count} people where {detections} are to be timed: build it from "
             "fixed_boxes(config, ...), and give an image of as many cells at least."
         )
     return found

@@ -45,7 +45,7 @@ def test_a_deformable_convolution_by_hand(stride, modulated):
     assert total(layer, (1, 4, 5, 7)) == offsets + taps * (8 * 4 + 2 * 4 * 6)
 
 
-DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 
 @pytest.mark.parametrize("device", DEVICES)

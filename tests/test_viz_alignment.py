@@ -79,6 +79,6 @@ def test_recorded_rows_follow_the_experiment_and_need_no_records(tmp_path, monke
             assert (row.value is None) == (not row.seeds)
             if row.value is not None:
                 assert row.value.low <= row.value.mean <= row.value.high
-    monkeypatch.setattr("pslib.experiments.rows.records_of", lambda recipe: [])
+    monkeypatch.setattr("pslib.experiments.rows.records_of", lambda recipe, read: [])
     empty = recorded_rows("alignps-table1", what="recall")
     assert all(row == RecordedRow(None) for sets in empty.values() for row in sets.values())

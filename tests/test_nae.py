@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torchvision.ops import box_iou
-from toy_sets import toy_batch
+from toy_sets import toy_batch, train_step
 
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
@@ -30,25 +30,13 @@ def build(identities=IDENTITIES, roi=None, **switches):
         return NAE(NAEConfig(roi=replace(ROI, **(roi or {})), **switches), identities)
 
 
-def step(model, images, targets, rate=0.01):
-    losses = model.train()(images, targets)
-    model.zero_grad()
-    sum(losses.values()).backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter -= rate * parameter.grad
-    model.update_memory()
-    return losses
-
-
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_every_switch_trains_a_step_and_detects(switches):
     roi = {"score_threshold": 0.0, **switches.get("roi", {})}
     model = build(**{**switches, "roi": roi})
     images, targets = toy_batch()
     before = [parameter.clone() for parameter in model.parameters()]
-    losses = step(model, images, targets, rate=1e-4 if "resnet18" in switches.values() else 0.01)
+    losses = train_step(model, images, targets, rate=1e-4 if "resnet18" in switches.values() else 0.01)
     assert set(losses) == LOSSES
     assert all(loss.ndim == 0 and loss.isfinite() and loss.requires_grad for loss in losses.values())
     moved = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
@@ -68,7 +56,7 @@ def test_every_switch_trains_a_step_and_detects(switches):
 def test_losses_reach_what_they_should():
     model = build()
     images, targets = toy_batch()
-    step(model, images, targets)  # the table is empty before
+    train_step(model, images, targets)  # the table is empty before
     losses = model(images, targets)
     parts = {}
     for key, loss in losses.items():
@@ -103,7 +91,7 @@ def test_a_given_box_is_embedded_as_the_same_box_as_a_proposal(monkeypatch):
 
     model = build(roi={"score_threshold": 0.0, "nms_threshold": 1.0})
     images, targets = toy_batch()
-    step(model, images, targets)
+    train_step(model, images, targets)
     given = [target["boxes"] for target in targets]
     monkeypatch.setattr(module, "propose", lambda *_: (given, {}))
     with torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torchvision.ops import box_iou
-from toy_sets import SMALL, toy_batch, toy_recipe
+from toy_sets import SMALL, toy_batch, toy_recipe, train_step
 
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
@@ -47,18 +47,6 @@ def build(dense=None, roi=None, **switches):
         return RoiAlignPS(RoiAlignPSConfig(**parts, **switches), IDENTITIES)
 
 
-def step(model, images, targets, rate=0.01):
-    losses = model.train()(images, targets)
-    model.zero_grad()
-    sum(losses.values()).backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter -= rate * parameter.grad
-    model.update_memory()
-    return losses
-
-
 def reached(loss, model):
     model.zero_grad()
     loss.backward(retain_graph=True)
@@ -70,7 +58,7 @@ def trained(**switches):
     model = build(**switches)
     for seed in range(3):
         torch.manual_seed(seed)
-        step(model, *toy_batch(seed))
+        train_step(model, *toy_batch(seed))
     return model.eval()
 
 
@@ -79,7 +67,7 @@ def test_every_switch_trains_a_step_and_detects(switches, keys):
     model = build(**switches)
     images, targets = toy_batch()
     before = [parameter.clone() for parameter in model.parameters()]
-    losses = step(model, images, targets)
+    losses = train_step(model, images, targets)
     assert set(losses) == keys
     assert all(loss.ndim == 0 and loss.isfinite() and loss.requires_grad for loss in losses.values())
     moved = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
@@ -231,7 +219,7 @@ def test_read_densely_the_roi_branch_rests():
 def test_separate_training_shares_no_weight():
     model = build(**SEPARATE)
     images, targets = toy_batch()
-    step(model, images, targets)
+    train_step(model, images, targets)
     losses = model(images, targets)
     for key, loss in losses.items():
         owner = "alignps" if key in DENSE else "nae"
@@ -244,7 +232,7 @@ def test_losses_of_joint_training_reach_what_they_should():
     model = build(mutual=tuple(MUTUAL), mutual_detached=0.0)
     images, targets = toy_batch()
     for _ in range(2):
-        step(model, images, targets)
+        train_step(model, images, targets)
     parts = {key: {".".join(name.split(".")[:2]) for name in reached(loss, model)}
              for key, loss in model(images, targets).items()}  # fmt: skip
     for key in RPN:
@@ -299,7 +287,7 @@ def test_no_gradient_reaches_the_memories_and_both_move_when_told():
     model.update_memory()
     assert all((m.table != 0).any() and (m.queue != 0).any() for m in memories)
     resting = build(dense_reid=False, read="roi")
-    step(resting, *toy_batch())
+    train_step(resting, *toy_batch())
     assert (resting.alignps.memory.table == 0).all() and (resting.roi.memory.table != 0).any()
 
 
@@ -317,7 +305,7 @@ def people_of_a_step(model, images, targets, monkeypatch):
 def test_mutual_losses_are_those_of_loops(literal, monkeypatch):
     model = build(mutual=("kl", "diversity"), kl_literal=literal, dense={"queue_temperature": 0.2})
     for seed in range(2):
-        step(model, *toy_batch(seed, count=4))
+        train_step(model, *toy_batch(seed, count=4))
     losses, (cells, cell_owner, rois, roi_owner) = people_of_a_step(model, *toy_batch(5, count=4), monkeypatch)
     common = sorted(({*cell_owner.tolist()} & {*roi_owner.tolist()}) - {UNLABELLED})
     assert len(common) > 1 and len(cells) > len(common) and len(rois) > len(common)
@@ -506,6 +494,6 @@ def test_resnet50_builds_and_takes_a_step():
         rpn_after_nms=(8, 4),
     )  # fmt: skip
     images, targets = toy_batch(count=1)
-    assert all(loss.isfinite() for loss in step(model, images, targets, rate=1e-5).values())
+    assert all(loss.isfinite() for loss in train_step(model, images, targets, rate=1e-5).values())
     found = model.eval()(images)
     assert found[0]["embeddings"].shape == (len(found[0]["boxes"]), 32)

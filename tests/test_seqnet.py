@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch.nn import functional as F
 from torchvision.ops import box_iou
-from toy_sets import toy_batch
+from toy_sets import toy_batch, train_step
 
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
@@ -33,18 +33,6 @@ def build(identities=IDENTITIES, roi=None, **switches):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return SeqNet(SeqNetConfig(roi=replace(ROI, **(roi or {})), **switches), identities)
-
-
-def step(model, images, targets, rate=0.01):
-    losses = model.train()(images, targets)
-    model.zero_grad()
-    sum(losses.values()).backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter -= rate * parameter.grad
-    model.update_memory()
-    return losses
 
 
 def watch(model, *names):
@@ -86,7 +74,7 @@ def test_every_switch_trains_a_step_and_detects(switches):
     model = build(**{**switches, "roi": {"score_threshold": 0.0, **switches.get("roi", {})}})
     images, targets = toy_batch()
     before = [parameter.clone() for parameter in model.parameters()]
-    losses = step(model, images, targets)
+    losses = train_step(model, images, targets)
     assert set(losses) == LOSSES
     assert all(loss.ndim == 0 and loss.isfinite() and loss.requires_grad for loss in losses.values())
     moved = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
@@ -172,7 +160,7 @@ def test_planted_faults_are_caught(monkeypatch, owner, attribute, fault):
 def test_losses_reach_their_own_stages():
     model = build()
     images, targets = toy_batch()
-    step(model, images, targets)  # the table is empty before
+    train_step(model, images, targets)  # the table is empty before
     losses = model(images, targets)
     parts = {}
     for key, loss in losses.items():
@@ -230,7 +218,7 @@ def test_at_test_the_embedding_is_that_of_the_box_in_between(monkeypatch):
 def test_the_score_is_the_first_heads():
     model = build(roi={"score_threshold": 0.0}, first_nms_threshold=1.0)
     images, targets = toy_batch()
-    step(model, images, targets)
+    train_step(model, images, targets)
     model.eval()
     seen = watch(model, "find")
     with torch.no_grad():
@@ -265,7 +253,7 @@ def test_the_heads_start_alike_and_part():
     stages = [model.backbone.last_stage, model.roi.last_stage]
     pairs = list(zip(*(stage.parameters() for stage in stages), strict=True))
     assert all(torch.equal(a, b) and a is not b for a, b in pairs)
-    step(model, *toy_batch())
+    train_step(model, *toy_batch())
     assert not any(torch.equal(a, b) for a, b in pairs)
     model.roi.copy_stage(model.backbone)
     assert all(torch.equal(a, b) for a, b in pairs)

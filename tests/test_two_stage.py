@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torchvision.ops import box_iou
-from toy_sets import toy_batch
+from toy_sets import toy_batch, train_step
 
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
@@ -41,18 +41,6 @@ def build(identities=IDENTITIES, cls=TwoStage, **switches):
         return cls(replace(SMALL, **switches), identities)
 
 
-def step(model, images, targets, rate=0.01):
-    losses = model.train()(images, targets)
-    model.zero_grad()
-    sum(losses.values()).backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter -= rate * parameter.grad
-    model.update_memory()
-    return losses
-
-
 def name(switches):
     return ",".join(f"{key}={value}" for key, value in switches.items()) or "default"
 
@@ -62,7 +50,7 @@ def test_every_switch_trains_a_step_and_detects(switches):
     model = build(**switches, score_threshold=0.0)
     images, targets = toy_batch()
     before = [parameter.clone() for parameter in model.parameters()]
-    losses = step(model, images, targets)
+    losses = train_step(model, images, targets)
     assert set(losses) == (OIM_LOSSES if model.config.identity_loss == "oim" else RSS_LOSSES)
     assert all(loss.ndim == 0 and loss.isfinite() and loss.requires_grad for loss in losses.values())
     moved = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
@@ -313,7 +301,7 @@ def reached(loss, model):
 def test_losses_reach_what_they_should(identity_loss):
     model = build(identity_loss=identity_loss)
     images, targets = toy_batch()
-    step(model, images, targets)  # centers and table are empty before
+    train_step(model, images, targets)  # centers and table are empty before
     losses = model(images, targets)
     parts = {key: {name.split(".")[0] for name in reached(loss, model)} for key, loss in losses.items()}
     assert parts["rpn_class"] == parts["rpn_box"] == {"backbone", "rpn"}
@@ -334,7 +322,7 @@ def test_losses_reach_what_they_should(identity_loss):
 def test_center_loss_attaches_before_or_after_dropout_and_the_classifier_after(attach):
     model = build(dropout=0.5, center_attach=attach, rss_samples=None)
     images, targets = toy_batch()
-    step(model, images, targets)
+    train_step(model, images, targets)
     losses, rois, output = replay(model, images, targets)
     off = (output.dropped == 0) & (output.features != 0)
     assert 0.3 < off.float().mean() < 0.7
@@ -393,7 +381,7 @@ def test_oim_takes_unlabelled_people_into_its_queue_and_no_background():
 
 def test_variants_that_differ_in_center_loss_and_dropout_share_their_state():
     plain = build()
-    step(plain, *toy_batch())
+    train_step(plain, *toy_batch())
     for switches in (
         {"center_boxes": "all", "center_attach": "before", "center_alpha": 0.1, "center_reduction": "sum"},
         {"dropout": 0.5, "rss_samples": None, "score_threshold": 0.5, "nms_threshold": 0.6},
@@ -414,7 +402,7 @@ def test_variants_that_differ_in_center_loss_and_dropout_share_their_state():
 def test_a_given_box_is_embedded_as_the_same_box_as_a_proposal(switches):
     model = build(**switches, score_threshold=0.0, nms_threshold=1.0)
     images, targets = toy_batch()
-    step(model, images, targets)
+    train_step(model, images, targets)
     given = [target["boxes"] for target in targets]
     with torch.no_grad():
         detected, embedded = model.eval().detect_and_embed(images, given)
@@ -499,7 +487,7 @@ def test_one_identity_is_enough_and_none_is_a_sentence():
     model = build(identities=1)
     images, targets = toy_batch(identities=2)
     targets = [target | {"labels": target["labels"].clamp(max=0)} for target in targets]
-    assert all(loss.isfinite() for loss in step(model, images, targets).values())
+    assert all(loss.isfinite() for loss in train_step(model, images, targets).values())
     with pytest.raises(UserError):
         build(identities=0)
 
@@ -621,7 +609,7 @@ def test_boxes_are_learned_where_the_rois_stay_the_same():
 def test_the_papers_backbones_build_without_weights_and_take_a_step(backbone):
     model = build(backbone=backbone, dropout=0.5, rois_per_image=4, rpn_after_nms=(8, 4), anchor_sizes=(32.0,))
     images, targets = toy_batch(count=1)
-    assert all(loss.isfinite() for loss in step(model, images, targets, rate=1e-5).values())
+    assert all(loss.isfinite() for loss in train_step(model, images, targets, rate=1e-5).values())
     found = model.eval()(images)
     assert found[0]["embeddings"].shape == (len(found[0]["boxes"]), 16)
 

@@ -64,6 +64,19 @@ def toy_model(identities: int = 6, seed: int = 0, **switches) -> AlignPS:
         return AlignPS(replace(SMALL, **switches), identities)
 
 
+def train_step(model, images, targets, rate=0.01):
+    """One step of plain gradient descent and of the memory; the losses it began with."""
+    losses = model.train()(images, targets)
+    model.zero_grad()
+    sum(losses.values()).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= rate * parameter.grad
+    model.update_memory()
+    return losses
+
+
 def toy_recipe(**changes) -> Recipe:
     """The six-step recipe of the tests, with fields changed."""
     return TOY.with_(**changes)

@@ -81,7 +81,7 @@ def without_download(config: Any) -> Any:
 
 
 def config_from_dict(content: Mapping[str, Any]) -> Config | None:
-    """A configuration from its JSON form; None if no family has such fields (no two have the same)."""
+    """A configuration from its whole JSON form: of the first family that has all its fields; None if none has."""
     for kind, _ in FAMILIES.values():
         if set(content) <= {item.name for item in fields(kind)}:
             return _filled(kind, content)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from toy_sets import toy_batch, toy_model, toy_recipe, toy_root, toy_split
 
 import pslib
+from pslib import paths
 from pslib.errors import UserError
 from pslib.training.checkpoints import load_checkpoint, load_model, load_weights, save_checkpoint, save_weights
 from pslib.training.trainer import train
@@ -249,3 +250,10 @@ def test_weights_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="free some space"):
         save_weights(tmp_path / "w.safetensors", toy_model())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_of_every_stored_model_is_committed():
+    """What a page computes with a stored network can be set beside the record of the run that trained it."""
+    stored = [path for path in paths.weights_dir().glob("*.safetensors") if not path.name.startswith("warm-start")]
+    recorded = {path.stem for path in paths.results_dir().rglob("*.json")}
+    assert stored and {load_weights(path)[1]["run"] for path in stored} <= recorded

@@ -82,7 +82,7 @@ def agree(plain, prepared, image, tolerance):
     assert (1 - cosine(found["embeddings"][sure], again["embeddings"][best])).max() <= turn
 
 
-@pytest.mark.parametrize("name", ["alignps", "baseline", "ian"])
+@pytest.mark.parametrize("name", ["alignps-long", "baseline", "ian"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_trained_models_find_the_same_people(name, precision):
     plain = load_model(paths.weights_dir() / f"{name}-cuhk-sysu.safetensors").eval()
@@ -99,7 +99,7 @@ def test_trained_models_find_the_same_people(name, precision):
 
 def test_a_fault_is_noticed(monkeypatch):
     """Maps enlarged to the wrong place, and a normalisation folded without its shift."""
-    plain, (image, _) = load_model(paths.weights_dir() / "alignps-cuhk-sysu.safetensors").eval(), scene()
+    plain, (image, _) = load_model(paths.weights_dir() / "alignps-long-cuhk-sysu.safetensors").eval(), scene()
     right = fast._enlarged
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
         patch.setattr(fast, "_enlarged", lambda x, size: right(x, size).roll(1, dims=3))

@@ -190,3 +190,17 @@ def test_retrieval_without_a_pair_is_nan():
     alone = BoxEmbeddings(found.embeddings, found.strides, found.boxes, np.arange(20), found.frames)
     result = retrieval_by_level(alone, groups, np.random.default_rng(0))
     assert np.isnan(result.ap).all() and (result.queries == 0).all()
+
+
+def test_panels_of_the_same_lines_share_a_legend_and_others_keep_their_own():
+    def panels(*labels):
+        return {str(place): [curves.Line([0, 1], [0, 1], label, "baseline")] for place, label in enumerate(labels)}
+
+    same, other = curves.lines_figure(panels("a", "a"), "x"), curves.lines_figure(panels("a", "b", "c"), "x")
+    assert [text.get_text() for text in same.legends[0].get_texts()] == ["a"]
+    assert not other.legends and [ax.get_legend() is not None for ax in other.axes] == [True, True, True, False]
+    one = curves.lines_figure(panels("a"), "x")  # a single panel has room for "best"
+    assert not one.legends and one.axes[0].get_legend() is not None
+    # The same label in two looks is two lines: a legend of one would name the wrong one.
+    mixed = curves.lines_figure({"0": panels("a")["0"], "1": [curves.Line([0, 1], [0, 1], "a", "alignps")]}, "x")
+    assert not mixed.legends

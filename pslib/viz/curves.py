@@ -60,7 +60,7 @@ def lines_figure(
     marks: Sequence[float] = (),
     bottom: float | None = None,
 ) -> Figure:
-    """One panel a title, ``columns`` in a row, each with its lines and a legend; ``marks`` are dashed verticals.
+    """One panel a title, ``columns`` in a row, each with its lines; ``marks`` are dashed verticals.
 
     ``bottom`` is where the y axis of every panel begins, and all panels then share one axis.
 
@@ -77,8 +77,7 @@ def lines_figure(
             ax.axvline(mark, color="#777777", ls=(0, (4, 3)), lw=0.9)
         ax.set_title(title, fontsize=9)
         _plain(ax)
-        if any(line.label for line in lines):
-            ax.legend(fontsize=7.5, frameon=False)
+    _legends(fig, list(axes.flat)[: len(panels)])
     if bottom is not None:
         axes[0, 0].set_ylim(bottom=bottom)
     for ax in axes[-1]:
@@ -88,6 +87,19 @@ def lines_figure(
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     return fig
+
+
+def _legends(fig: Figure, panels: Sequence[Axes]) -> None:
+    """One legend above panels that show (nearly) the same lines, where it hides none of them; else one in each."""
+    found = [list(zip(*ax.get_legend_handles_labels(), strict=True)) for ax in panels]
+    named = {label: handle for lines in found for handle, label in lines}
+    looks = {(label, line.get_color(), str(line.get_linestyle())) for lines in found for line, label in lines}
+    if len(panels) > 1 and len(looks) == len(named) <= 1 + max(map(len, found)):
+        fig.legend(list(named.values()), list(named), loc="outside upper center", ncols=4, fontsize=7.5, frameon=False)
+        return
+    for ax, lines in zip(panels, found, strict=True):
+        if lines:
+            ax.legend(fontsize=7.5, frameon=False)
 
 
 def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str = "per cent") -> Figure:

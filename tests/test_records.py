@@ -27,6 +27,7 @@ from pslib.training.recipes import RECIPES, make_recipe
 OTHER = {
     "kind": "prw", "profile": "small", "warm_start": "none", "flip": False, "image_sizes": ((96, 64),),
     "test_size": (150, 90), "name": "other", "workers": 5, "stage": "crops", "crop_size": (48, 24), "folds": 5,
+    "search_threshold": 0.5,
     "start": Recipe("first", "cuhk-sysu"),
 }  # fmt: skip
 

@@ -95,6 +95,27 @@ def test_measure_is_search_and_detection_called_directly():
             assert np.array_equal(arrays[f"{name}/{boxes}/rank"], result.rank)
 
 
+def test_search_leaves_out_what_scores_below_the_threshold_and_detection_does_not():
+    data = toy_split("test")
+    embeddings = embed_gallery(toy_model().eval(), data)
+    right = embeddings.ground_truth  # a detector that is right everywhere, sure of some and unsure of others
+    scores = np.linspace(0, 1, len(right), dtype=np.float32)
+    embeddings, middle = replace(embeddings, detections=replace(right, scores=scores)), 0.5
+    (every, _), (sure, arrays) = measure(data, embeddings), measure(data, embeddings, middle)
+    assert sure["detection"] == every["detection"] and sure["ground_truth"] == every["ground_truth"]
+    kept = embeddings.detections.select(embeddings.detections.scores >= middle)
+    for name, protocol in data.protocols.items():
+        result = search(protocol, kept, embeddings.of_queries(protocol), num_frames=8)
+        assert np.allclose(arrays[f"{name}/detected/ap"], result.ap)
+    assert sure["search"] != every["search"]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])
+def test_a_search_threshold_is_a_score(threshold):
+    with pytest.raises(UserError, match="search_threshold"):
+        RECIPE.with_(search_threshold=threshold)
+
+
 def test_a_gallery_without_detections_is_measured_as_zero():
     embeddings = embed_gallery(toy_model(class_threshold=1.0).eval(), toy_split("test"))
     scalars, arrays = measure(toy_split("test"), embeddings)
@@ -159,12 +180,12 @@ def test_validation_steps_and_main_protocol():
     assert main_protocol(toy_split("test")) == "TestG100"
 
 
-def fake(name, seed, ap, run_hash="h", kind="prw"):
+def fake(name, seed, ap, run_hash="h", kind="prw", **changes):
     """A record with four queries of two people."""
     ap = np.array(ap, np.float32)
     arrays = {f"regular/{boxes}/ap": ap for boxes in ("detected", "ground-truth")}
     arrays |= {f"regular/{boxes}/rank": (ap > 0.5).astype(np.int32) for boxes in ("detected", "ground-truth")}
-    recipe = toy_recipe(name=name, kind=kind)
+    recipe = toy_recipe(name=name, kind=kind, **changes)
     info = {"recipe": asdict(recipe), "hash": run_hash, "seed": seed, "protocols": ["regular"], "device": "cpu",
             "date": "2026-01-01", "data": {"fingerprint": "f"}, "results": {"detection": {"recall": 50.0}}}  # fmt: skip
     return Record(None, info, arrays | {"regular/people": np.array([1, 1, 2, 2])})
@@ -195,3 +216,10 @@ def test_summaries_and_differences_have_intervals_around_their_mean():
         difference(ours, [fake("b", 9, [0, 0, 0, 0])])
     with pytest.raises(UserError, match="nearest: top1"):
         per_query(ours, "top5")
+
+
+def test_a_table_says_whose_search_leaves_out_unsure_detections():
+    plain, sure = fake("a", 0, [1.0, 0.5, 0.2, 0.3]), fake("b", 0, [1.0, 0.5, 0.2, 0.3], "i", search_threshold=0.2)
+    assert "leaves out" not in results_table([plain])
+    assert results_table([plain, sure]).splitlines()[-1].startswith("Search leaves out detections that score below 0.2")
+    assert results_table([plain, sure]).endswith("other's only: b.")

@@ -109,8 +109,11 @@ def evaluate(options: Namespace) -> None:
     model = load_model(options.checkpoint).to(device())
     data = open_run_data(options.kind, options.profile, options.data_root)
     chosen = data.test if options.split == "test" else data.validation
-    size = json.loads(load_weights(options.checkpoint)[1].get("test_size", "null"))
-    recipe = make_recipe("alignps", options.kind).with_(test_size=tuple(size) if size else None)
+    header = load_weights(options.checkpoint)[1]
+    size, threshold = (json.loads(header.get(name, "null")) for name in ("test_size", "search_threshold"))
+    recipe = make_recipe("alignps", options.kind).with_(
+        test_size=tuple(size) if size else None, search_threshold=threshold or 0.0
+    )
     scalars, _ = evaluate_test(model, recipe, chosen, device())
     name = main_protocol(chosen)
     print(f"{options.kind}, {options.split}: detection recall {scalars['detection']['recall']:.1f}, "

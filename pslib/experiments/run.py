@@ -66,8 +66,13 @@ def validation_steps(steps: int, goes_on: bool = False) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(steps * part)) for part in parts}))
 
 
-def measure(data: PersonSearchSet, embeddings: GalleryEmbeddings) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Detection, search and ground-truth-box re-id on every protocol: scalars in per cent, arrays per query."""
+def measure(
+    data: PersonSearchSet, embeddings: GalleryEmbeddings, search_threshold: float = 0.0
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Detection, search and ground-truth-box re-id on every protocol: scalars in per cent, arrays per query.
+
+    Search leaves out detections that score below ``search_threshold``; detection is measured with all.
+    """
     found = detection_metrics(data.frames, embeddings.detections)
     labelled = detection_metrics(data.frames, embeddings.detections, labelled_only=True)
     scalars: dict[str, Any] = {
@@ -86,9 +91,17 @@ def measure(data: PersonSearchSet, embeddings: GalleryEmbeddings) -> tuple[dict[
     for name, protocol in data.protocols.items():
         queries = embeddings.of_queries(protocol)
         arrays[f"{name}/people"] = np.array([query.person_id for query in protocol.queries], np.int64)
-        for boxes, gallery in (("detected", embeddings.detections), ("ground-truth", embeddings.ground_truth)):
+        for boxes, gallery, threshold in (
+            ("detected", embeddings.detections, search_threshold),
+            ("ground-truth", embeddings.ground_truth, 0.0),
+        ):
             result = search(
-                protocol, gallery, queries, num_frames=len(data.frames), similarity=embeddings.similarity
+                protocol,
+                gallery,
+                queries,
+                num_frames=len(data.frames),
+                score_threshold=threshold,
+                similarity=embeddings.similarity,
             )
             arrays[f"{name}/{boxes}/ap"] = result.ap.astype(np.float32)
             arrays[f"{name}/{boxes}/rank"] = result.rank.astype(np.int32)
@@ -108,7 +121,7 @@ def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
 
     def validate(model: nn.Module) -> dict[str, float]:
         embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="validate")
-        scalars, _ = measure(data, embeddings)
+        scalars, _ = measure(data, embeddings, recipe.search_threshold)
         return {
             "map": scalars["search"][protocol]["map"],
             "top1": scalars["search"][protocol]["top1"],
@@ -140,7 +153,7 @@ def _evaluate(
     model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="test")
-    scalars, arrays = measure(data, embeddings)
+    scalars, arrays = measure(data, embeddings, recipe.search_threshold)
     ids = embeddings.person_ids
     pictured = np.isin(ids, np.unique(ids[ids != UNLABELLED])[:PICTURED_PEOPLE])
     arrays["pictured/embeddings"] = embeddings.ground_truth.embeddings[pictured].astype(np.float16)
@@ -240,7 +253,12 @@ def run(
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
         return written
     if weights is not None:
-        note = {"run": stem.name, "kind": recipe.kind, "test_size": json.dumps(recipe.test_size)}
+        note = {
+            "run": stem.name,
+            "kind": recipe.kind,
+            "test_size": json.dumps(recipe.test_size),
+            "search_threshold": json.dumps(recipe.search_threshold),
+        }
         save_weights(weights, model, note)
     info |= {
         "status": "finished",

@@ -105,6 +105,14 @@ def results_table(records: Sequence[Record]) -> str:
         lines.append(f"{line}{source}{stale}")
     if any(record.info["recipe"].get("folds") for record in records):
         lines.append("Protocol validation: cross-validated, tested on the training people that a run's fold kept out.")
+    thresholds = {_name(record): record.info["recipe"].get("search_threshold") for record in records}
+    for threshold in sorted({value for value in thresholds.values() if value}):
+        names = ", ".join(name for name, value in thresholds.items() if value == threshold)
+        lines += textwrap.wrap(
+            f"Search leaves out detections that score below {threshold:g}, so their search mAP stands beside each "
+            f"other's only: {names}.",
+            WIDTH,
+        )
     return "\n".join(lines)
 
 

@@ -119,6 +119,7 @@ class Recipe:
     flip: bool = True
     image_sizes: tuple[tuple[int, int], ...] = ()  # (longer, shorter) px, one picked an image; empty: as stored
     test_size: tuple[int, int] | None = None
+    search_threshold: float = 0.0  # search leaves out detections with a lower score; their recall and AP count all
     workers: int = 0  # loader processes; results do not depend on it
     stage: str = "scenes"  # or "crops": the classifier of crops that IAN's training begins with (Sec. IV-A, step 1)
     crop_size: tuple[int, int] = (64, 32)  # (height, width) px that crops are brought to; the paper: (224, 224)
@@ -130,6 +131,11 @@ class Recipe:
             raise UserError(f"the recipe {self.name} has no classifier of crops: leave stage at 'scenes'.")
         if self.folds < 0 or self.folds == 1:
             raise UserError(f"folds={self.folds} leave nobody to train on: give 2 or more, or 0 for none.")
+        if not 0 <= self.search_threshold < 1:
+            raise UserError(
+                f"search_threshold={self.search_threshold} is no score below which detections are left out: give 0 or "
+                "more, below 1."
+            )
         if min(self.crop_size) < 1:
             raise UserError(f"crop_size={self.crop_size} shows nothing: give a height and a width of at least 1 px.")
 

@@ -117,13 +117,15 @@ def street_swapped_beyond(scenes: Sequence[Scene], street: int, reach: float, pe
     return replace(before, images=tuple(images))
 
 
-def with_neighbour(scene: Scene, appearance: Person, gap: float) -> Scene:
-    """The scene with somebody unlabelled right behind its first person, ``gap`` body heights to her right.
+def with_neighbour(scene: Scene, appearance: Person, gap: float, person: int = 0, front: bool = False) -> Scene:
+    """The scene with somebody unlabelled right behind placement ``person``, ``gap`` body heights to her right.
 
-    A standing figure is about 0.4 heights wide: at 0.3 the two overlap, at 0.6 there is street between them.
+    With ``front`` she stands right before that person and hides a part.  A standing figure is about 0.4 heights wide:
+    at 0.3 the two overlap, at 0.6 there is street between them.
     """
-    her = scene.placements[0]
-    neighbour = replace(her, person=appearance, person_id=UNLABELLED, x=her.x + gap * her.height, y=her.y - 0.01)
+    her = scene.placements[person]
+    step = 0.01 if front else -0.01
+    neighbour = replace(her, person=appearance, person_id=UNLABELLED, x=her.x + gap * her.height, y=her.y + step)
     return replace(scene, placements=(*scene.placements, neighbour))
 
 

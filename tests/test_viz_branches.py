@@ -38,7 +38,7 @@ def test_forces_point_where_they_push_and_a_still_panel_has_no_arrow():
     fig = draw.circle_figure({"information": moved, "nothing": quiet}, columns=2)
     first, second = fig.axes
     (arrow,) = first.texts
-    np.testing.assert_allclose(np.subtract(arrow.xy, arrow.xyann), [0, 0.55])  # the longest is as long as asked
+    np.testing.assert_allclose(np.subtract(arrow.xy, arrow.xyann), [0, 0.4])  # the longest is as long as asked
     assert not second.texts and first.get_title() == "information\ncosine +0.1"
     assert filled(first) == [True, True, False, False]
 

@@ -93,14 +93,14 @@ class Forces:
     note: str = ""
 
 
-def circle_figure(panels: Mapping[str, Forces], columns: int = 3, length: float = 0.55) -> Figure:
+def circle_figure(panels: Mapping[str, Forces], columns: int = 3, length: float = 0.4) -> Figure:
     """Where each loss moves each embedding: people by color and shape, dense filled, ROI hollow, arrows downhill.
 
     The longest arrow of a panel is ``length`` radii long, so arrows compare within a panel; a panel in which nothing
     is moved has none.
     """
     rows = -(-len(panels) // columns)
-    fig, axes = new_figure(7.8, 2.75 * rows, rows, columns, squeeze=False)
+    fig, axes = new_figure(7.8, 2.6 * rows + 0.3, rows, columns, squeeze=False)
     circle = np.linspace(0, 2 * np.pi, 200)
     for ax, (title, forces) in zip(axes.flat, panels.items(), strict=False):
         ax.plot(np.cos(circle), np.sin(circle), color="#CCCCCC", lw=1)
@@ -113,7 +113,7 @@ def circle_figure(panels: Mapping[str, Forces], columns: int = 3, length: float 
                     ax.annotate("", spot + arrow, spot, zorder=3, arrowprops={
                         "arrowstyle": "-|>", "color": "#555555", "lw": 1.3, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
                 _mark(ax, spot[None], person, hollow, 62)
-        ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
+        ax.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")
         ax.axis("off")
         ax.set_title(f"{title}\n{forces.note}".strip(), fontsize=8.5)
     fig.legend(handles=_branch_handles(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)

@@ -123,7 +123,7 @@ def lambda_figure(values: Mapping[float, Interval], folds: Mapping[float, Sequen
     ax.tick_params(axis="y", labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="#DDDDDD", lw=0.6)
-    ax.legend(fontsize=8, frameon=False)
+    fig.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     return fig
 
 

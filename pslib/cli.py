@@ -177,7 +177,9 @@ def _add_experiments(commands) -> None:
 
     ledger = commands.add_parser("ledger", help="what the records say of every claim of the papers")
     ledger.add_argument("--profile", default="tiny", help="tiny or small (default: tiny)")
-    ledger.add_argument("--experiment", default=None, metavar="NAME", help="only this one: alignps-fig6 ...")
+    ledger.add_argument(
+        "--experiment", nargs="+", action="extend", metavar="NAME", help="only these: alignps-fig6 alignps-table1 ..."
+    )
     ledger.add_argument("--json", action="store_true", help="print the entries as JSON")
     ledger.set_defaults(run=_ledger)
 

@@ -203,6 +203,14 @@ def test_the_json_holds_evidence_and_commits(capsys):
     assert json.loads(json.dumps(judged(a=row(0.6), b=row(0.4)).as_dict()))["verdict"] == "reproduced"
 
 
+def test_several_experiments_are_asked_for_in_one_call_or_one_by_one(capsys):
+    told = []
+    for arguments in (["alignps-fig6", "ian-table1"], ["alignps-fig6", "--experiment", "ian-table1"]):
+        assert main(["ledger", "--json", "--experiment", *arguments]) == 0
+        told.append({item["experiment"] for item in json.loads(capsys.readouterr().out)})
+    assert told == [{"alignps-fig6", "ian-table1"}] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["--experiment", "alignps-fgi6"], "nearest: alignps-fig6"), (["--profile", "tinny"], "nearest: tiny")],

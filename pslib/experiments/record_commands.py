@@ -107,7 +107,7 @@ def drop(options: Namespace) -> None:
 def ledger(options: Namespace) -> None:
     """Print what the records say of every claim, as a table or as JSON."""
     require_choice("profile", options.profile, PROFILE_CHANGES)
-    entries = entries_of(options.profile, [options.experiment] if options.experiment else None)
+    entries = entries_of(options.profile, options.experiment)
     if options.json:
         print(json.dumps([entry.as_dict() for entry in entries], indent=1))
     else:

@@ -168,8 +168,7 @@ def branches_figure(
     panels: Mapping[str, TwoBranches], columns: int = 2, width: float = 7.6, size: float = 15.0
 ) -> Figure:
     """Fig. 9: people by color and shape, the dense branch filled, the ROI branch hollow; each panel its own ruler."""
-    columns = max(1, min(columns, len(panels)))
-    rows = -(-len(panels) // columns)
+    rows = max(1, -(-len(panels) // columns))
     fig, axes = new_figure(width, rows * 3.1 + 0.2, rows, columns, squeeze=False)
     for ax, (title, panel) in zip(axes.flat, panels.items(), strict=False):
         half = len(panel.points) // 2

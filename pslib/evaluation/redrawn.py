@@ -1,7 +1,7 @@
 """The queries of a drawn set, drawn again with one thing changed: do they still find themselves?
 
-AlignPS, Sec. III-D: "the performance of both methods may be influenced by occlusions and backgrounds".  Here the query
-alone is redrawn (:mod:`pslib.data.redraw`); the galleries in which she is searched stay as they are on disk.
+AlignPS, Sec. III-D, names occluders and backgrounds as what can mislead either branch.  Here the query alone is redrawn
+(:mod:`pslib.data.redraw`); the galleries in which she is searched stay as they are on disk.
 """
 
 from collections.abc import Callable, Sequence

@@ -52,7 +52,7 @@ def energy_figure(
     """
     picture = to_array(image)
     x1, y1, x2, y2 = window_around(box, picture.shape, margin)
-    count, wide = 1 + bool(points) + len(energies), 2.15
+    count, wide = 1 + bool(points) + len(energies), 2.0
     fig, axes = new_figure(wide * count, wide * (y2 - y1) / (x2 - x1) + 0.3, 1, count, squeeze=False)
     axes = axes[0]
     axes[0].imshow(picture, interpolation="nearest")

@@ -54,7 +54,7 @@ def test_energy_is_dark_where_it_lies():
     assert len(without.axes) == 2
 
 
-def test_branches_are_told_apart_by_colour_mark_and_line():
+def test_branches_are_told_apart_by_color_mark_and_line():
     for place in range(3):
         assert len({style[place] for style in draw.BRANCHES.values()}) == 3
     row = {read: Interval(number, number - 1, number + 1) for number, read in enumerate(draw.BRANCHES)}

@@ -48,7 +48,7 @@ def pixel_energy(
     """Share of the gradient's energy at every pixel, a map (H, W) that sums to 1 for each image, by branch.
 
     ``boxes`` (N, 4) holds one person for each of the N ``images`` (3, H, W).  The energy of a pixel is the sum of the
-    squared derivatives of all D numbers of the embedding by its three normalised colours.  Each backward pass gives one
+    squared derivatives of all D numbers of the embedding by its three normalized colors.  Each backward pass gives one
     direction of the embedding, so ``directions`` orthonormal ones are drawn for all of them (Hutchinson's estimate,
     which is right on average, and exact where all D are taken).
     """

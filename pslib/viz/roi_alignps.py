@@ -14,7 +14,7 @@ from pslib.viz.figures import PALETTE, draw_boxes, new_figure, to_array
 
 __all__ = ["BRANCHES", "agreement_figure", "branches_figure", "energy_figure", "window_around"]
 
-# Colour, mark and line of each read, and what it is called.
+# Color, mark and line of each read, and what it is called.
 BRANCHES = {
     "dense": (PALETTE["blue"], "o", "-", "dense branch"),
     "roi": (PALETTE["vermillion"], "s", "--", "ROI branch"),
@@ -48,7 +48,7 @@ def energy_figure(
     """The picture about ``box`` xyxy px, and beside it where the gradient's energy (H, W) of each read lies.
 
     ``points`` maps a read to places (K, 2) xy px, which have a panel of their own.  The maps are smoothed by about a
-    pixel and drawn over the grey picture, their roots as opacity, each scaled to its own 99.5th percentile.
+    pixel and drawn over the gray picture, their roots as opacity, each scaled to its own 99.5th percentile.
     """
     picture = to_array(image)
     x1, y1, x2, y2 = window_around(box, picture.shape, margin)
@@ -63,13 +63,13 @@ def energy_figure(
         for read, places in points.items():
             color, mark, _, _ = BRANCHES[read]
             axes[1].plot(*(places.T - 0.5), mark, color=color, ms=2.2, mew=0)
-    grey = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2) * 0.55 + 255 * 0.4
+    gray = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2) * 0.55 + 255 * 0.4
     for ax, (read, energy) in zip(axes[-len(energies) :], energies.items(), strict=True):
         strength = np.sqrt(gaussian_filter(energy, 0.8))
         strength = np.clip(strength / max(np.quantile(strength, 0.995), 1e-12), 0, 1)[..., None]
-        # One hue that darkens: strong places stand out in grey as well.
+        # One hue that darkens: strong places stand out in gray as well.
         dark = np.array([int(BRANCHES[read][0][place : place + 2], 16) for place in (1, 3, 5)]) * 0.55
-        ax.imshow((grey * (1 - strength) + dark * strength).astype(np.uint8), interpolation="nearest")
+        ax.imshow((gray * (1 - strength) + dark * strength).astype(np.uint8), interpolation="nearest")
         ax.set_title((titles or {}).get(read, f"{BRANCHES[read][3]}: energy"), fontsize=9)
     for ax in axes:
         draw_boxes(ax, [box], color="white", linewidth=2.4)

@@ -9,6 +9,9 @@ from toy_sets import SMALL, toy_batch, toy_model
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
 from pslib.models.alignps import STRUCTURES, AlignPSConfig
+from pslib.models.backbones import build_backbone
+from pslib.training.checkpoints import load_weights
+from pslib.training.warm_start import warm_start_path
 
 SWITCHES = [
     *({"structure": structure} for structure in STRUCTURES),
@@ -194,3 +197,26 @@ def test_a_wrong_switch_is_one_sentence(switch):
 def test_default_configuration_is_alignps():
     assert AlignPSConfig().structure == "reid-first" and AlignPSConfig().levels == ("P3",)
     assert SMALL.lateral == SMALL.output == "deformable"
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-deep", "tiny-vgg", "resnet18", "vgg11"])
+def test_a_frozen_backbone_holds_its_first_layers_and_no_switch_is_ignored(name):
+    def held(frozen):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return build_backbone(name, frozen=frozen)
+
+    plain, frozen = held(False).eval(), held(True).eval()
+    still = [key for key, value in frozen.named_parameters() if not value.requires_grad]
+    assert still and all(value.requires_grad for value in plain.parameters())
+    image = torch.rand(2, 3, 64, 64)
+    for one, other in zip(plain(image), frozen(image), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)  # a new normalisation does what its constant does
+    if name in ("tiny", "tiny-deep"):
+        assert {key.split(".")[0] for key in still} == {"stem", "stage3"}
+        before = {key: value.clone() for key, value in frozen.named_buffers()}
+        frozen.train()(image)
+        assert before and all(torch.equal(value, before[key]) for key, value in frozen.named_buffers())
+        tensors = load_weights(warm_start_path("tiny"))[0] if name == "tiny" else plain.state_dict()
+        missing, unknown = frozen.load_state_dict(tensors, strict=False)
+        assert not missing and not unknown  # the committed start fits

@@ -64,6 +64,8 @@ class TinyBackbone(nn.Module):
 
     Images (B, 3, H, W) become C3 (B, 32, H/4, W/4), C4 (B, 64, H/8, W/8) and C5 (B, 128, H/16, W/16); H and W
     must be multiples of 16.  ``stage4_blocks`` deepens the middle stage, as ResNet-101's beside ResNet-50: "tiny-deep".
+    With ``frozen`` stem and first stage are not trained and every batch normalisation is a constant, as in
+    :class:`ResNetBackbone`.
 
     >>> [tuple(level.shape) for level in TinyBackbone()(torch.zeros(1, 3, 48, 64))]
     [(1, 32, 12, 16), (1, 64, 6, 8), (1, 128, 3, 4)]
@@ -72,7 +74,7 @@ class TinyBackbone(nn.Module):
     strides = (4, 8, 16)
     channels = (32, 64, 128)
 
-    def __init__(self, deformable_stages: Sequence[str] = (), stage4_blocks: int = 2) -> None:
+    def __init__(self, deformable_stages: Sequence[str] = (), stage4_blocks: int = 2, frozen: bool = False) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
@@ -85,6 +87,9 @@ class TinyBackbone(nn.Module):
         for stage in _chosen((self.stage3, self.stage4, self.stage5), deformable_stages):
             for block in stage:
                 block.body[3] = deformable_copy(block.body[3])
+        if frozen:
+            _hold(self.stem, self.stage3)
+            _norms_as_constants(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         c3 = self.stage3(self.stem(images))  # (B, 32, H/4, W/4)
@@ -106,7 +111,8 @@ class TinyVGGBackbone(nn.Module):
 
     Images (B, 3, H, W) become C3 (B, 32, H/4, W/4) and C4 (B, 64, H/8, W/8); H and W must be multiples of 8.  Unlike
     VGG16 of 2014 every convolution has batch normalisation (torchvision's ``vgg16_bn``): without it so short a
-    schedule would compare how fast networks start, not what dropout in the fully connected layers does.
+    schedule would compare how fast networks start, not what dropout in the fully connected layers does.  ``frozen`` as
+    in :class:`VGGBackbone`.
 
     >>> [tuple(level.shape) for level in TinyVGGBackbone()(torch.zeros(1, 3, 48, 64))]
     [(1, 32, 12, 16), (1, 64, 6, 8)]
@@ -116,12 +122,14 @@ class TinyVGGBackbone(nn.Module):
     channels = (32, 64)
     last_stage = None
 
-    def __init__(self) -> None:
+    def __init__(self, frozen: bool = False) -> None:
         super().__init__()
         # The first convolution has stride 2 where VGG would keep the full size, the costliest map of all.
         self.stem = _plain(3, 16, stride=2)
         self.stage3 = nn.Sequential(nn.MaxPool2d(2), _plain(16, 32), _plain(32, 32))
         self.stage4 = nn.Sequential(nn.MaxPool2d(2), _plain(32, 64), _plain(64, 64), _plain(64, 64))
+        if frozen:
+            _hold(self.stem, self.stage3)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         c3 = self.stage3(self.stem(images))  # (B, 32, H/4, W/4)
@@ -160,8 +168,7 @@ class ResNetBackbone(nn.Module):
             for block in stage:
                 block.conv2 = deformable_copy(block.conv2)
         if frozen:
-            for module in (self.body.conv1, self.body.layer1):
-                module.requires_grad_(False)
+            _hold(self.body.conv1, self.body.layer1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         body = self.body
@@ -201,7 +208,7 @@ class VGGBackbone(nn.Module):
         pools = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         self.body, self.last_block = layers[: pools[3]], layers[pools[3] : pools[4]]
         if frozen:
-            self.body[: pools[1]].requires_grad_(False)
+            _hold(self.body[: pools[1]])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         fine = self.body(images)  # (B, 512, H/8, W/8)
@@ -219,11 +226,11 @@ def build_backbone(
     require_choice("backbone", name, BACKBONES)
     if name in ("tiny", "tiny-deep"):
         # As many blocks as keep a step of a two-stage model within 1.4 times that of "tiny".
-        return TinyBackbone(deformable_stages, stage4_blocks=6 if name == "tiny-deep" else 2)
+        return TinyBackbone(deformable_stages, stage4_blocks=6 if name == "tiny-deep" else 2, frozen=frozen)
     if name in ("tiny-vgg", "vgg11", "vgg16"):
         if deformable_stages:
             raise UserError(f"the backbone {name} has no deformable stages: leave deformable_stages empty.")
-        return TinyVGGBackbone() if name == "tiny-vgg" else VGGBackbone(name, weights, frozen)
+        return TinyVGGBackbone(frozen) if name == "tiny-vgg" else VGGBackbone(name, weights, frozen)
     return ResNetBackbone(name, weights, frozen, deformable_stages)
 
 
@@ -234,6 +241,21 @@ def _plain(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequentia
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+def _hold(*modules: nn.Module) -> None:
+    """Leave the weights of ``modules`` out of training."""
+    for module in modules:
+        module.requires_grad_(False)
+
+
+def _norms_as_constants(module: nn.Module) -> None:
+    """Put constants of the same names in place of all batch normalisations in ``module``."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, child.eps))
+        else:
+            _norms_as_constants(child)
 
 
 def _chosen(stages: Sequence[nn.Module], names: Sequence[str]) -> list[nn.Module]:

@@ -74,7 +74,7 @@ def reading_figure(scales: np.ndarray, bounds: np.ndarray, others: np.ndarray, t
     left.set_ylabel("bound, nats", fontsize=8.5)
     right.plot(np.linspace(0, 1, len(others)), others, ".", color=PALETTE["blue"], ms=4)
     right.set(xticks=[], xlim=(-0.03, 1.03), ylim=(max(bounds.min(), -0.6) - 0.03, truth + 0.12))
-    right.set_xlabel(f"{len(others)} tables T at random (some lie below the frame)", fontsize=8.5)
+    right.set_xlabel(f"{len(others)} T at random (some below the frame)", fontsize=8.5)
     for ax in (left, right):
         ax.axhline(truth, color="black", ls="--", lw=1.3)
         _plain(ax)

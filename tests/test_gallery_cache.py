@@ -18,6 +18,9 @@ from pslib.evaluation import cache
 from pslib.evaluation.cache import cached_gallery, gallery_key
 from pslib.evaluation.gallery import embed_gallery
 from pslib.models.alignps import AlignPS
+from pslib.models.nae import NAE
+from pslib.models.roi_alignps import RoiAlignPS
+from pslib.models.seqnet import SeqNet
 from pslib.models.two_stage import TwoStage, TwoStageConfig
 
 
@@ -109,7 +112,7 @@ def test_a_two_stage_model_has_a_key_of_its_weights_and_not_of_its_centers():
     assert gallery_key(model, data) != before
 
 
-@pytest.mark.parametrize("family", [AlignPS, TwoStage])
+@pytest.mark.parametrize("family", [AlignPS, TwoStage, NAE, RoiAlignPS, SeqNet])
 def test_the_code_of_every_module_that_a_model_imports_counts(family):
     names = {module.__name__ for module in cache._PATH_OF_A_PIXEL}
     used = re.findall(r"^from (pslib\.(?:models|ops)[\w.]*) import", inspect.getsource(inspect.getmodule(family)), re.M)

@@ -9,6 +9,8 @@ from pslib.experiments.ian import VARIANTS
 from pslib.experiments.lookup import records_of
 
 NAMES = ("e2e-ps", "ian", "e2e-deep", "ian-deep")
+# Runs that ended below the histogram, by name: the ledger's note on Table VI says so, and any other is a failure here.
+SHORT = {("prw", "e2e-deep", 0), ("prw", "ian-deep", 0)}
 
 
 @pytest.mark.parametrize("kind", ["cuhk-sysu", "prw"])
@@ -21,6 +23,8 @@ def test_e2e_ps_and_ian_tell_people_apart_better_than_their_colours_do(kind):
     if kind == "cuhk-sysu":
         assert all(found.values()), "a model without any record proves nothing"
     for name, records in found.items():
-        for record in records:
-            reached = record.info["results"]["ground_truth"][protocol]["map"]
-            assert reached > histogram, f"{name}, seed {record.info['seed']}: {reached:.1f}, histogram {histogram:.1f}"
+        reached = {record.info["seed"]: record.info["results"]["ground_truth"][protocol]["map"] for record in records}
+        below = {(kind, name, seed) for seed, value in reached.items() if value <= histogram}
+        told = {one for one in SHORT if one[:2] == (kind, name) and one[2] in reached}
+        assert below == told, (name, reached, histogram)
+        assert not reached or sum(reached.values()) / len(reached) > histogram, (name, reached, histogram)

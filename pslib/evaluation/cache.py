@@ -30,14 +30,30 @@ from pslib.errors import UserError
 from pslib.evaluation import gallery
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery, similarity_of
-from pslib.models import alignps, backbones, batching, deformable, fcos, neck, proposals, reid_heads, two_stage
+from pslib.models import (
+    alignps,
+    alignps_config,
+    backbones,
+    batching,
+    deformable,
+    fcos,
+    nae,
+    neck,
+    norm_aware,
+    proposals,
+    reid_heads,
+    roi_alignps,
+    roi_branch,
+    seqnet,
+    two_stage,
+)  # fmt: skip
 
 __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
 _PATH_OF_A_PIXEL = (
-    loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps, proposals, reid_heads, two_stage,
-    gallery,
+    loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps, proposals,
+    reid_heads, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, gallery,
 )  # fmt: skip
 _END_BYTES = 16384  # read at either end of an image file
 _PARTS = ("frame", "boxes", "scores", "embeddings")

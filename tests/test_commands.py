@@ -140,17 +140,20 @@ def test_a_diverging_run_ends_in_a_sentence_and_is_recorded(tmp_path, capsys):
     assert stored == ["diverged"]
 
 
-def test_evaluate_scales_as_the_run_was_tested(tmp_path, monkeypatch):
+def test_evaluate_scales_and_cuts_off_as_the_run_was_tested(tmp_path, monkeypatch):
     path, seen = tmp_path / "w.safetensors", []
-    save_weights(path, toy_model(), {"test_size": "[150, 100]"})
+    save_weights(path, toy_model(), {"test_size": "[150, 100]", "search_threshold": "0.2"})
     work = commands.evaluate_test
-    monkeypatch.setattr(
-        commands, "evaluate_test", lambda m, recipe, *rest: seen.append(recipe.test_size) or work(m, recipe, *rest)
-    )
+
+    def watched(model, recipe, *rest):
+        seen.append((recipe.test_size, recipe.search_threshold))
+        return work(model, recipe, *rest)
+
+    monkeypatch.setattr(commands, "evaluate_test", watched)
     assert main(["evaluate", str(path), "--data-root", str(toy_root())]) == 0
     save_weights(path, toy_model())
     assert main(["evaluate", str(path), "--data-root", str(toy_root())]) == 0
-    assert seen == [(150, 100), None]
+    assert seen == [((150, 100), 0.2), (None, 0.0)]
 
 
 def test_the_profile_asked_for_is_the_profile_trained(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pslib.experiments.rows import RecordedRow
 from pslib.viz.dense import LEVEL_STYLES
-from pslib.viz.figures import PALETTE, draw_boxes, new_figure, to_array
+from pslib.viz.figures import PALETTE, draw_boxes, new_figure, plain, to_array
 
 __all__ = ["level_story_figure", "rows_figure", "sampling_figure", "sizes_figure", "taps_figure"]
 
@@ -110,7 +110,7 @@ def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "se
         ax.set(xlim=(low, high + 0.35 * span), ylim=(len(rows) - 0.4, -0.6))
         ax.set_title(name, fontsize=9)
         ax.set_xlabel(xlabel, fontsize=8.5)
-        _plain(ax)
+        plain(ax, "x")
     return fig
 
 
@@ -189,9 +189,3 @@ def _draw_map(ax: Axes, middle: float, level: str, stride: int, finest: int) -> 
     ax.annotate("", (8.0, middle), (6.9, middle), arrowprops={"arrowstyle": "-|>", "lw": 1.4})
     ax.plot(8.35, middle, mark, color=color, mec="black", ms=9)
     ax.text(8.75, middle, f"from {level},\nstride {stride}", fontsize=7.5, va="center", ha="left")
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.grid(axis="x", color="#DDDDDD", lw=0.6)

@@ -146,9 +146,11 @@ def _convolution(layer: nn.Module) -> str:
     return f"{layer.kernel_size[0]}x{layer.kernel_size[1]} conv"
 
 
-def draw_block(ax: Axes, x: float, y: float, width: float, height: float, name: str, shape, color: str) -> None:
-    """A box with a name and, below it, channels x height x width."""
-    edge, style = ("#333333", "solid") if shape else ("#999999", "dashed")
+def draw_block(
+    ax: Axes, x: float, y: float, width: float, height: float, name: str, shape, color: str, dashed: bool = False
+) -> None:
+    """A box with a name and, below it, channels x height x width; pale and dashed without a ``shape``."""
+    edge, style = "#333333" if shape else "#999999", "dashed" if dashed or not shape else "solid"
     ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.8", facecolor=color,
                                 edgecolor=edge, linestyle=style, linewidth=1))  # fmt: skip
     text = name + ("\n" + " x ".join(map(str, shape)) if shape else "")

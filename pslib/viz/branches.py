@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from pslib.training.two_views import ViewsRun
 from pslib.viz.embeddings import Groups, style_of
-from pslib.viz.figures import PALETTE, new_figure
+from pslib.viz.figures import PALETTE, new_figure, plain
 
 __all__ = ["Forces", "TwoBranches", "branches_figure", "circle_figure", "correlated_alt", "correlated_figure",
            "reading_figure", "views_alt", "views_figure"]  # fmt: skip
@@ -46,7 +46,7 @@ def correlated_figure(rho: float, a: np.ndarray, noise: np.ndarray) -> Figure:
     right.set_ylabel("mutual information, nats", fontsize=8.5)
     right.set_title(f"-½ log(1 - ρ²) = {_nats(rho):.2f} nats", fontsize=9)
     for ax in (left, right):
-        _plain(ax)
+        plain(ax)
     return fig
 
 
@@ -77,7 +77,7 @@ def reading_figure(scales: np.ndarray, bounds: np.ndarray, others: np.ndarray, t
     right.set_xlabel(f"{len(others)} T at random (some below the frame)", fontsize=8.5)
     for ax in (left, right):
         ax.axhline(truth, color="black", ls="--", lw=1.3)
-        _plain(ax)
+        plain(ax)
     left.text(scales[0], truth + 0.02, "mutual information", fontsize=8)
     return fig
 
@@ -132,7 +132,7 @@ def views_figure(runs: Mapping[str, Sequence[ViewsRun]]) -> Figure:
         ax.axhline(group[0].nats, color="#777777", ls=":", lw=1.3, label="the most they can share")
         ax.set_title(f"{title}\nbranches learn in {np.mean([run.led for run in group]):.0f} steps", fontsize=9)
         ax.set_xlabel("step", fontsize=8.5)
-        _plain(ax)
+        plain(ax)
     top = max(run.nats for group in runs.values() for run in group)
     axes[0, 0].set_ylim(-0.5, 1.08 * top)
     axes[0, 0].set_ylabel("nats", fontsize=8.5)
@@ -197,9 +197,3 @@ def _branch_handles() -> list[Line2D]:
     style = dict(ls="", marker="o", ms=6, mec="#333333")
     return [Line2D([], [], mfc="#333333", label="dense branch: filled", **style),
             Line2D([], [], mfc="white", label="ROI branch: hollow", **style)]  # fmt: skip
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.grid(axis="y", color="#DDDDDD", lw=0.6)

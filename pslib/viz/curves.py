@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pslib.viz.figures import PALETTE, new_figure
+from pslib.viz.figures import PALETTE, new_figure, plain
 
 __all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_figure"]
 
@@ -76,7 +76,7 @@ def lines_figure(
         for mark in marks:
             ax.axvline(mark, color="#777777", ls=(0, (4, 3)), lw=0.9)
         ax.set_title(title, fontsize=9)
-        _plain(ax)
+        plain(ax)
     _legends(fig, list(axes.flat)[: len(panels)])
     if bottom is not None:
         axes[0, 0].set_ylim(bottom=bottom)
@@ -121,7 +121,7 @@ def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlab
         ax.set(xlim=(0, 109), title=title)
         ax.title.set_size(9)
         ax.set_xlabel(xlabel, fontsize=8.5)
-        _plain(ax)
+        plain(ax)
     axes[0, 0].invert_yaxis()
     axes[0, 0].legend(fontsize=8, frameon=False, loc="center right")
     return fig
@@ -147,10 +147,3 @@ def matrix_figure(
     axes[0, 0].set_ylabel(rows, fontsize=8.5)
     fig.colorbar(shown, ax=list(axes.flat), shrink=0.8)
     return fig
-
-
-def _plain(ax: Axes) -> None:
-    """No box around the plot, small tick labels, light horizontal lines."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.grid(axis="y", color="#DDDDDD", lw=0.6)

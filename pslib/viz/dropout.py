@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pslib.viz.figures import PALETTE, new_figure
+from pslib.viz.figures import PALETTE, new_figure, plain
 
 __all__ = ["ARM_STYLES", "Arm", "Cloud", "Measured", "Moment", "arms_figure", "clouds_figure", "columns_figure",
            "measured_figure", "moment_alt", "moment_figure"]  # fmt: skip
@@ -95,7 +95,7 @@ def measured_figure(panels: Mapping[str, Sequence[Measured]], xlabels: Sequence[
         ax.set_title(title, fontsize=9)
         ax.set_xlabel(xlabel, fontsize=8.5)
         ax.legend(fontsize=7.5, frameon=False)
-        _plain(ax)
+        plain(ax)
     axes[0, 0].set_ylabel(ylabel, fontsize=8.5)
     return fig
 
@@ -124,7 +124,7 @@ def arms_figure(arms: Mapping[str, Arm], lams: Sequence[float], logarithmic: Seq
             ax.set_yscale("log")
         ax.set_xticks(places, [f"{lam:g}" for lam in lams])
         ax.set_title(measure, fontsize=9.5)
-        _plain(ax)
+        plain(ax)
     for ax in axes[-1]:
         ax.set_xlabel("weight λ of center loss", fontsize=8.5)
     for ax in axes.flat[len(measures) :]:
@@ -210,9 +210,3 @@ def _digits(ax: Axes, moment: Moment, near: bool) -> None:
     for digit in np.unique(moment.labels):
         ax.text(*moment.features[moment.labels == digit].mean(axis=0), str(digit), fontsize=9, ha="center", va="center",
                 bbox={"facecolor": "white", "edgecolor": DIGIT_COLORS[digit], "pad": 1.2, "lw": 0.8})  # fmt: skip
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.grid(axis="y", color="#DDDDDD", lw=0.6)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 __all__ = ["OTHER", "PALETTE", "RIGHT", "SECOND", "WRONG", "draw_boxes", "figure_html", "image_grid", "new_figure",
-           "show", "to_array"]
+           "plain", "show", "to_array"]
 
 # Okabe and Ito's palette: told apart with every common kind of colour vision.
 PALETTE = {
@@ -51,6 +51,13 @@ def new_figure(width: float = 7.0, height: float = 3.0, rows: int = 1, columns: 
     """
     fig = Figure(figsize=(min(width, MAX_WIDTH_INCHES), height), dpi=DPI, layout="constrained")
     return fig, fig.subplots(rows, columns, **options)
+
+
+def plain(ax: Axes, lines: str = "y") -> None:
+    """No box around the plot, small tick labels, light lines at the ticks of one axis (``lines``)."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    ax.grid(axis=lines, color="#DDDDDD", lw=0.6)
 
 
 def to_array(image: Any) -> np.ndarray:

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
 
-from pslib.viz.figures import PALETTE, draw_boxes, new_figure, to_array
+from pslib.viz.figures import PALETTE, draw_boxes, new_figure, plain, to_array
 
 __all__ = ["Snapshot", "circle_figure", "members_figure", "momentum_figure", "pull", "snapshots_figure", "sweep_figure"]
 
@@ -85,7 +84,7 @@ def circle_figure(
         bars = bottom.bar(names, p.tolist(), color=[style[0] for style in styles], edgecolor="black", linewidth=0.6)
         bottom.bar_label(bars, fmt="%.2f", fontsize=7.5)
         bottom.set(ylim=(0, 1.15), yticks=[0, 0.5, 1])
-        _plain(bottom)
+        plain(bottom)
     axes[1, 0].set_ylabel("probability", fontsize=8.5)
     return fig
 
@@ -138,7 +137,7 @@ def snapshots_figure(snapshots: Mapping[str, Snapshot], people: int) -> Figure:
                 bottom.plot((edges[1:] + edges[:-1]) / 2, 100 * share, color=color, ls=line, lw=2.2, label=name)
         bottom.set(xlim=(-1, 1), ylim=(0, 40), xticks=[-1, 0, 1])
         bottom.set_xlabel("cosine", fontsize=8.5)
-        _plain(bottom)
+        plain(bottom)
     axes[0, 0].set_ylabel(f"boxes of {people} people", fontsize=8.5)
     axes[1, 0].set_ylabel("per cent of pairs", fontsize=8.5)
     axes[1, 0].legend(fontsize=7.5, frameon=False, loc="upper left")
@@ -161,7 +160,7 @@ def sweep_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], chosen: Ma
             ax.axvline(names.index(chosen[title]), color="#777777", ls=(0, (4, 3)), lw=0.9)
         ax.set_xticks(range(len(names)), names, fontsize=8)
         ax.set_title(title, fontsize=9)
-        _plain(ax)
+        plain(ax)
     axes[0, 0].set_ylabel(ylabel, fontsize=8.5)
     return fig
 
@@ -202,10 +201,3 @@ def members_figure(
     right.tick_params(length=0)
     fig.colorbar(shown, ax=right, shrink=0.8, label="Euclidean distance")
     return fig
-
-
-def _plain(ax: Axes) -> None:
-    """No box around the plot, small tick labels, light horizontal lines."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.grid(axis="y", color="#DDDDDD", lw=0.6)

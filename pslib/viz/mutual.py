@@ -7,12 +7,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pslib.training.gaussians import BoundRun
-from pslib.viz.figures import PALETTE, new_figure
+from pslib.viz.figures import PALETTE, new_figure, plain
 
 __all__ = ["rise_alt", "rise_figure", "sizes_alt", "sizes_figure"]
 
@@ -32,7 +31,7 @@ def rise_figure(runs: Sequence[BoundRun]) -> Figure:
         ax.axhline(math.log(run.batch_size), color=PALETTE["vermillion"], ls=":", lw=1.6, label="log(batch)")
         ax.set_title(f"{_nats(run.nats)}, batches of {run.batch_size}", fontsize=9)
         ax.set_xlabel("step", fontsize=8.5)
-        _plain(ax)
+        plain(ax)
     axes[0, 0].set_ylabel("bound, nats", fontsize=8.5)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return fig
@@ -78,7 +77,7 @@ def sizes_figure(runs: Sequence[BoundRun]) -> Figure:
         ax.plot([0, top], [0, top], color="black", lw=1.1, label="truth")
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("true mutual information, nats", fontsize=8.5)
-        _plain(ax)
+        plain(ax)
     left.set_ylabel("bound, nats", fontsize=8.5)
     handles = [*right.get_legend_handles_labels()[0], Line2D([], [], color="#555555", ls=":", lw=1, label="log(batch)")]
     fig.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8, frameon=False)
@@ -102,9 +101,3 @@ def _by_size(runs: Sequence[BoundRun]) -> dict[int, list[BoundRun]]:
 
 def _nats(value: float) -> str:
     return f"{value:g} {'nat' if value == 1 else 'nats'}"
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.grid(axis="y", color="#DDDDDD", lw=0.6)

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 
 from pslib.evaluation.complement import Agreement
 from pslib.evaluation.statistics import Interval
-from pslib.viz.figures import PALETTE, draw_boxes, new_figure, to_array
+from pslib.viz.figures import PALETTE, draw_boxes, new_figure, plain, to_array
 
 __all__ = ["BRANCHES", "agreement_figure", "branches_figure", "energy_figure", "window_around"]
 
@@ -96,7 +95,7 @@ def branches_figure(panels: Mapping[str, Mapping[str, Mapping[str, Interval]]]) 
             if row:
                 ax.axhline(row - 0.5, color="#DDDDDD", lw=0.6)
         ax.set_title(measure, fontsize=9)
-        _plain(ax)
+        plain(ax, "x")
     axes[0, 0].set_yticks(range(len(changes)), changes, fontsize=8)
     axes[0, 0].invert_yaxis()
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -126,9 +125,3 @@ def agreement_figure(panels: Mapping[str, Agreement]) -> Figure:
         ax.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
     axes[0, 0].set_ylabel(BRANCHES["dense"][3], fontsize=9)
     return fig
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.grid(axis="x", color="#DDDDDD", lw=0.6)

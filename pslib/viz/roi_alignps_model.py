@@ -4,9 +4,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 from torch import nn
 from torch.nn import functional as F
 
@@ -102,16 +100,8 @@ def roi_alignps_figure(model: RoiAlignPS, size: tuple[int, int] = (144, 224)) ->
     draw_arrow(ax, (88, 14), (93, 15.5))
     draw_arrow(ax, (92, 27), (97, 24))
     if "proposals" in shapes:
-        _dashed(ax, 33, 40, 13, 9.5, "RPN,\nonly in training", shapes["proposals"])
+        draw_block(ax, 33, 40, 13, 9.5, "RPN,\nonly in training", shapes["proposals"], DETECTION, dashed=True)
         draw_arrow(ax, (26, 29), (33, 42))
         ax.annotate("", (54, 37), (46, 43), arrowprops={"arrowstyle": "-|>", "color": "#555555", "ls": "--"})
         ax.text(50.5, 43.5, f"{shapes['training regions'][0]} regions", fontsize=7, ha="left", color="#333333")
     return fig
-
-
-def _dashed(ax: Axes, x: float, y: float, width: float, height: float, name: str, shape: Sequence[int]) -> None:
-    """A block that only training has."""
-    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.8", facecolor=DETECTION,
-                                edgecolor="#333333", linestyle="dashed", linewidth=1))  # fmt: skip
-    ax.text(x + width / 2, y + height / 2, f"{name}\n{' x '.join(map(str, shape))}", fontsize=7.6, ha="center",
-            va="center")  # fmt: skip

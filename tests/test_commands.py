@@ -14,6 +14,7 @@ from pslib.data.loading import fingerprint
 from pslib.errors import UserError
 from pslib.experiments import commands
 from pslib.experiments.commands import apply_overrides, open_run_data
+from pslib.experiments.lookup import at_profile
 from pslib.experiments.records import read_records, record_stem, write_record
 from pslib.training.checkpoints import load_weights, save_checkpoint, save_weights
 from pslib.training.recipe import recipe_hash
@@ -81,11 +82,17 @@ def test_a_switch_that_the_start_does_not_share_is_one_sentence(tmp_path, capsys
 
 def test_records_for_pages_go_where_pages_read(tmp_path, monkeypatch):
     monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
-    for seed in ("0", "1"):
+    for seed in ("0", "1"):  # with switches of their own they are records, yet not the weights of the recipe's name
         assert pslib_train(tmp_path / "out", "--record", "--seed", seed) == 0
-    assert [record.info["seed"] for record in read_records(paths.results_dir())] == [0, 1]
+    assert not paths.weights_dir().exists()
+    whole = make_recipe("alignps", "cuhk-sysu").with_(schedule__steps=1, schedule__batch_size=2)
+    monkeypatch.setattr(commands, "make_recipe", lambda *_: whole.with_(warm_start="none"))
+    for seed in ("0", "1"):
+        assert pslib_train(tmp_path / "out", "--record", "--seed", seed, overrides=()) == 0
+    assert [record.info["seed"] for record in read_records(paths.results_dir())] == [0, 1, 0, 1]
     assert [path.name for path in paths.weights_dir().iterdir()] == ["alignps-cuhk-sysu.safetensors"]
     assert load_weights(paths.weights_dir() / "alignps-cuhk-sysu.safetensors")[1]["run"].endswith("-s0")
+    assert "readout" in read_records(paths.results_dir())[0].info["results"]  # all that an experiment's record has
 
 
 def test_a_recipe_is_refused_the_checkpoint_of_another(tmp_path, capsys):
@@ -159,9 +166,14 @@ def test_evaluate_scales_and_cuts_off_as_the_run_was_tested(tmp_path, monkeypatc
 def test_the_profile_asked_for_is_the_profile_trained(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(commands, "open_run_data", lambda *arguments: asked.append(arguments) or toy_data())
-    assert pslib_train(tmp_path, "--profile", "small", "--kind", "prw") == 0
+    small = ["schedule.steps=1", "schedule.batch_size=2", "warm_start=none"]
+    assert pslib_train(tmp_path, "--profile", "small", "--kind", "prw", overrides=small) == 0
     assert asked[0][:2] == ("prw", "small")
-    assert list((tmp_path / "records" / "small" / "prw").glob("*.json"))
+    (record,) = read_records(tmp_path / "records")
+    assert record.recipe == at_profile(make_recipe("alignps", "prw"), "small").with_(
+        schedule__steps=1, schedule__batch_size=2, warm_start="none"
+    )
+    assert (record.recipe.profile, record.recipe.model.backbone) == ("small", "resnet18")
 
 
 def test_a_set_without_validation_has_some_people_set_aside(tmp_path):

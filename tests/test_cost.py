@@ -86,11 +86,11 @@ def test_a_run_and_its_record(tmp_path, monkeypatch):
     record = cost.run_cost((160, 96), (6, 20), 1, models=("AlignPS", "OIM"), out=path, proposals=30, profile="tiny")
     assert cost.cost_records(path.parent) == {"toy": json.loads(path.read_text())} == {"toy": record}
     rows = record["models"]
-    assert list(rows) == ["AlignPS", "OIM", "AlignPS, plain"]
+    assert list(rows) == ["AlignPS", "OIM", "AlignPS, plain", "OIM, plain"]
     assert set(rows["OIM"]["flops"]) == {"6", "20"} and rows["OIM"]["flops"]["6"] > 1e6
     assert len(rows["OIM"]["cpu"]) == 1 and rows["AlignPS"]["layers"]["AlignPS.neck"] > 0
     assert record["provenance"]["components"] == {}
-    head, _, alignps, oim, plain = cost.table_lines(record)
+    head, _, alignps, oim, plain, _ = cost.table_lines(record)
     assert head.startswith("160 x 96 px, 20 people found, 30 proposals") and "cpu seconds" in head
     assert alignps.split()[4] == "1.00" and oim.split()[5] == "1.93" and plain.split()[6] == "-"
     path.write_text("{")

@@ -15,6 +15,7 @@ from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import claims_in, commit_of_claim, defaults_in, is_ancestor, keys_of
 from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry, entry, ledger, paper_effect
 from pslib.experiments.ledger_text import PREDATES, WIDTH, ledger_summary, ledger_text
+from pslib.experiments.lookup import LostRun
 from pslib.experiments.measures import values_of
 from pslib.experiments.plateau import uniform_loss
 from pslib.experiments.records import Record, read_records
@@ -88,10 +89,24 @@ def test_only_common_seeds_are_compared():
 
 
 def test_rows_without_records_are_named_with_what_is_known_of_them():
-    found = judged(a=[], b=row(0.4), others={"a": ["seed 0 failed: training diverged"]})
+    found = judged(a=[], b=row(0.4), others={"a": [LostRun("seed 0 failed: training diverged", 0)]})
     assert found.verdict.word == NOT_RECORDED and found.interval is None
     assert found.verdict.reason == "not recorded yet: 'a'; a: seed 0 failed: training diverged"
     assert "'a', 'b'" in judged(a=[], b=[]).verdict.reason
+
+
+def test_a_seed_that_failed_is_named_and_another_takes_its_place():
+    others = {"a": [LostRun("seed 1 failed: training diverged", 1)]}
+    said = judged(a=row(0.6, (0, 2)), b=row(0.4), others=others).verdict
+    assert said.word == "undecided"
+    assert said.reason == (
+        "2 of 3 seeds: recording 'a' seed 3 and 'b' seed 3 would decide it; "
+        "left out: 'a', seed 1 failed: training diverged"
+    )
+    seeds = (0, 2, 3)
+    decided = judged(a=row(0.6, seeds), b=row(0.4, seeds), others=others)
+    assert decided.seeds == seeds and decided.verdict.word == "reproduced"
+    assert "left out: 'a', seed 1 failed" in decided.verdict.reason
 
 
 def test_a_row_that_has_not_learned_leaves_its_claims_undecided():
@@ -280,8 +295,15 @@ def test_every_claim_was_put_at_risk_by_records_younger_than_it():
     for item in ledger("tiny"):
         variants = {EXPERIMENTS[item.experiment].rows[label] for label in item.claim.contrast}
         assert not item.predates or variants <= FIRST, (item.experiment, item.claim.name, item.older)
-    # A claim may use older rows beside younger ones, and then names them; only the first runs are older than all.
-    since = {item.claim_commit: item for item in ledger("tiny") if item.claim_commit}
+    # A claim may use older rows beside younger ones, and then names them; only the first runs are older than all the
+    # claims that are made of their variant.
+    since: dict[str, set[str]] = {}
+    for item in ledger("tiny"):
+        for label in item.claim.contrast:
+            since.setdefault(EXPERIMENTS[item.experiment].rows[label], set()).add(item.claim_commit)
+    known = {commit for commits in since.values() for commit in commits}
+    assert known - {""}, "git knows the commit of no claim"
     for record in read_records(paths.results_dir()):
-        if record.recipe.name not in FIRST and record.info["commit"]:
-            assert any(is_ancestor(commit, record.info["commit"]) is not False for commit in since), record.path
+        claims = since.get(record.recipe.name, set())
+        if record.recipe.name not in FIRST and claims:
+            assert any(is_ancestor(commit, record.commit) for commit in claims), record.path

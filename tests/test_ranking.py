@@ -17,7 +17,7 @@ from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
 from pslib.evaluation.ranking import VERDICTS, Ranking, gallery_names, gallery_of, hardest, rank
 from pslib.evaluation.search import search
-from pslib.evaluation.similarity import frame_maps, similarity_map
+from pslib.evaluation.similarity import frame_maps
 
 HER, OTHER = 7, 8
 BOX = np.array([0, 0, 40, 80], np.float32)
@@ -306,7 +306,7 @@ def test_similarity_of_every_cell_against_a_loop():
 
         dense = model.dense(batch_images([image], multiple=model.backbone.strides[-1]))
     wide = -(-90 // model.backbone.strides[-1]) * model.backbone.strides[-1] // maps.stride
-    similar = similarity_map(model, image, 3 * query)
+    similar = maps.similarity(3 * query)
     for row in range(similar.shape[0]):
         for column in range(similar.shape[1]):
             cell = model.normalize(dense.embeddings[0, row * wide + column][None])[0].detach().numpy()

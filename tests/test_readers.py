@@ -10,7 +10,7 @@ from set_fixtures import blank_images, frame, hand_made_cuhk, hand_made_prw
 
 from pslib.data.annotations import UNLABELLED
 from pslib.data.layouts import CuhkProtocol, DrawnQuery, write_cuhk_sysu, write_prw
-from pslib.data.loading import collate, count, describe, load, read_image, training_labels, training_target
+from pslib.data.loading import count, describe, load, read_image, training_labels, training_target
 from pslib.data.matfile import read_mat
 from pslib.data.paper_layout import make_thin
 from pslib.data.protocol_file import read_protocol
@@ -152,8 +152,6 @@ def test_training_targets_keep_unlabelled_people(cuhk):
     assert targets[1]["boxes"].shape == (0, 4) and targets[0]["boxes"].dtype == torch.float32
     image = read_image(train.frames[0].path)
     assert image.shape == (3, 144, 320) and image.dtype == torch.uint8
-    images, again = collate([(image, targets[0]), (image, targets[1])])
-    assert len(images) == 2 and again[1] is targets[1]
 
 
 def test_unmatched_labelled_boxes_are_counted_not_hidden(cuhk):

@@ -10,6 +10,7 @@ from toy_sets import toy_recipe
 from pslib import paths
 from pslib.cli import main
 from pslib.experiments.records import record_stem, set_aside, write_record
+from pslib.experiments.stages import state_of
 from pslib.experiments.tables import comparison, failed_runs, results_table
 from pslib.experiments.upkeep import drop_records, record_files, scan_records, unfit_records
 from pslib.training import recipe as recipe_module
@@ -93,6 +94,17 @@ def test_drop_takes_hashes_runs_and_files(folder, capsys):
     drop_records(folder, [run_hash])
     assert not paths_of[3].exists() and kept.exists() and kept.with_suffix(".npz").exists()
     capsys.readouterr()
+
+
+def test_what_is_dropped_is_trained_anew(folder, tmp_path):
+    """The weights that a run of a chain ended with go with its record, those of other runs stay."""
+    path, other = write(folder, seed=0), write(folder, seed=1)
+    states = [state_of(tmp_path / "work", one.stem.split("-")[-2], seed) for seed, one in enumerate((path, other))]
+    for state in states:
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.write_bytes(b"weights")
+    drop_records(folder, [path.name], tmp_path / "work")
+    assert [state.exists() for state in states] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["aligmps", "0123456789ab", "no/such/file.json", ".."])

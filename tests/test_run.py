@@ -7,7 +7,7 @@ import pytest
 from toy_sets import toy_data, toy_model, toy_recipe, toy_split
 
 from pslib.data.annotations import UNLABELLED
-from pslib.errors import UserError
+from pslib.errors import NotFiniteError, UserError
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import embed_gallery
 from pslib.evaluation.search import search
@@ -144,8 +144,24 @@ def test_weights_of_another_run_are_not_taken_for_this_one(finished, tmp_path):
     options = {"records": folder / "r", "work": tmp_path / "w", "weights": weights}
     run(other, 3, data, **options, test=False)
     assert load_model(weights).config.channels == 8
-    assert run(RECIPE, 3, data, **options) == record.path
+    kept = {path: path.read_bytes() for path in record.path.parent.glob(f"{record.path.stem}.*")}
+    # Under another name, too: the record that is there stays, and there is no second one.
+    assert run(RECIPE.with_(name="another"), 3, data, **options) == record.path
     assert load_model(weights).config.channels == 16
+    assert len(kept) == 2 and {path: path.read_bytes() for path in kept} == kept
+    assert not list(record.path.parent.glob("another-*"))
+
+
+def test_weights_of_a_recorded_run_that_diverges_elsewhere_are_not_made(finished, tmp_path, monkeypatch):
+    folder, record, data = finished
+
+    def diverge(*_, **__):
+        raise NotFiniteError("It diverged.")
+
+    monkeypatch.setattr(run_module, "train_chain", diverge)
+    with pytest.raises(UserError, match="it stays"):
+        run(RECIPE, 3, data, records=folder / "r", work=tmp_path / "w", weights=tmp_path / "m.safetensors")
+    assert read_record(record.path).info["status"] == "finished"
 
 
 def test_tuning_leaves_the_test_set_alone(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Chains of recipes: each step begins where the one before ended, is trained once, and survives a kill."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pslib.data.validation import carve_fold
 from pslib.errors import NotFiniteError, UserError
 from pslib.experiments import stages
 from pslib.experiments.records import code_commit, read_record
+from pslib.experiments.reproduce import Job, reproduce
 from pslib.experiments.run import run
 from pslib.experiments.stages import checkpoint_of, state_of, train_chain
 from pslib.experiments.tables import results_table
@@ -19,7 +21,8 @@ from pslib.models import two_stage
 from pslib.models.alignps import AlignPSConfig
 from pslib.models.backbones import build_backbone
 from pslib.models.two_stage import TwoStageConfig
-from pslib.training.checkpoints import load_model
+from pslib.training import trainer
+from pslib.training.checkpoints import load_checkpoint, load_model, save_checkpoint
 from pslib.training.crops import CropBatches, background_box
 from pslib.training.ian_recipes import fine_tuned
 from pslib.training.recipe import Schedule, recipe_hash
@@ -84,17 +87,19 @@ def test_a_killed_chain_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     class KilledError(Exception):
         pass
 
-    def killed(recipe, *arguments, **options):
-        if recipe.name == "toy-scenes":
-            train(recipe, *arguments, **{**options, "stop_after": 1})
+    def killed(path, state):
+        save_checkpoint(path, state)
+        if recipe_hash(SCENES, "f") in str(path):
             raise KilledError
-        return train(recipe, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", killed)
+        patch.setattr(stages, "train", partial(train, checkpoint_every=1))
+        patch.setattr(trainer, "save_checkpoint", killed)
         with pytest.raises(KilledError):
             chain(LAST, tmp_path / "killed")
-    assert not state_of(tmp_path / "killed", recipe_hash(SCENES, "f"), 0).exists()
+    run_hash = recipe_hash(SCENES, "f")
+    assert not state_of(tmp_path / "killed", run_hash, 0).exists()
+    assert load_checkpoint(checkpoint_of(tmp_path / "killed", run_hash, 0), f"{run_hash}-s0")["step"] == 1
     again, _ = chain(LAST, tmp_path / "killed")
     assert same(again.state_dict(), whole.state_dict())
 
@@ -106,6 +111,28 @@ def test_a_checkpoint_left_by_a_kill_after_the_weights_were_kept_goes(tmp_path):
     left.write_bytes(b"left")
     chain(CROPS, tmp_path)
     assert not left.parent.exists()
+
+
+def test_a_recorded_run_leaves_the_checkpoint_of_who_trains_it_as_a_start(tmp_path):
+    data, places = {"cuhk-sysu": toy_data()}, {"records": tmp_path / "records", "work": tmp_path / "work"}
+    jobs = [Job("scenes", SCENES, 0)]
+    assert "recorded" not in next(reproduce(jobs, data, device="cpu", **places))
+    run_hash = recipe_hash(SCENES, data["cuhk-sysu"].fingerprint)
+    left = checkpoint_of(tmp_path / "work", run_hash, 0)
+    left.parent.mkdir()
+    left.write_bytes(b"half-way")
+    assert next(reproduce(jobs, data, device="cpu", **places)).endswith("(recorded)") and left.exists()
+
+
+def test_a_record_names_the_code_that_trained_and_the_code_that_wrote_it_down(tmp_path, monkeypatch):
+    places = {"records": tmp_path / "records", "work": tmp_path / "work"}
+    monkeypatch.setattr(stages, "code_commit", lambda: "trained")
+    chain_data = toy_data()
+    train_chain(SCENES, chain_data.train, chain_data.fingerprint, 0, work=places["work"])
+    record = read_record(run(SCENES, 0, chain_data, **places))
+    assert record.commit == record.info["trained_commit"] == "trained" != record.info["commit"]
+    del record.info["trained_commit"]  # as in older records
+    assert record.commit == record.info["commit"]
 
 
 def test_damaged_kept_weights_are_named(tmp_path):

@@ -17,7 +17,7 @@ from pslib.data.published import PUBLISHED
 from pslib.errors import UserError, require_choice
 
 __all__ = [
-    "KINDS", "collate", "count", "describe", "fingerprint", "load", "read_image", "training_labels", "training_target",
+    "KINDS", "count", "describe", "fingerprint", "load", "read_image", "training_labels", "training_target",
 ]  # fmt: skip
 
 _READERS = {"cuhk-sysu": read_cuhk_sysu, "prw": read_prw}
@@ -113,15 +113,6 @@ def training_target(frame: Frame, labels: dict[int, int]) -> dict[str, Tensor]:
     rows = [UNLABELLED if person == UNLABELLED else labels[person] for person in frame.person_ids.tolist()]
     boxes = torch.from_numpy(frame.boxes.reshape(-1, 4).copy())
     return {"boxes": boxes, "labels": torch.tensor(rows, dtype=torch.int64)}
-
-
-def collate(samples: Sequence[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[dict]]:
-    """``[(image, target), ...]`` -> ``(images, targets)``, torchvision's detection contract.
-
-    Images keep their own sizes; the model pads them to a multiple of its stride (``pslib.models.batching``).
-    """
-    images, targets = zip(*samples, strict=True)
-    return list(images), list(targets)
 
 
 def count(dataset: PersonSearchSet) -> dict[str, int]:

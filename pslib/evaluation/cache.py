@@ -33,6 +33,7 @@ from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery, similarit
 from pslib.models import (
     alignps,
     alignps_config,
+    assignment,
     backbones,
     batching,
     deformable,
@@ -52,9 +53,10 @@ __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
 _PATH_OF_A_PIXEL = (
-    loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps, proposals,
-    reid_heads, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, gallery,
+    loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps, assignment,
+    proposals, reid_heads, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, gallery,
 )  # fmt: skip
+_MEMORIES = frozenset({"memory", "centers"})  # modules that training alone reads, of the model or of a branch
 _END_BYTES = 16384  # read at either end of an image file
 _PARTS = ("frame", "boxes", "scores", "embeddings")
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, UserError)
@@ -66,7 +68,7 @@ def weights_digest(model: nn.Module) -> str:
     settings = asdict(config) if is_dataclass(config) else repr(config)
     digest = hashlib.sha256(json.dumps([type(model).__qualname__, settings], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith(("memory.", "centers.")):
+        if _MEMORIES.isdisjoint(name.split(".")):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -103,9 +105,12 @@ def _code_digest() -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def gallery_key(model: nn.Module, data: PersonSearchSet, test_size: tuple[int, int] | None = None) -> str:
+def gallery_key(
+    model: nn.Module, data: PersonSearchSet, test_size: tuple[int, int] | None = None, batch_size: int = 8
+) -> str:
     """Sixteen hex digits over all that decides what :func:`embed_gallery` returns."""
-    parts = [weights_digest(model), set_digest(data), list(test_size) if test_size else None, _code_digest()]
+    size = list(test_size) if test_size else None
+    parts = [weights_digest(model), set_digest(data), size, batch_size, _code_digest()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -134,7 +139,7 @@ def cached_gallery(
     if model.training:
         raise UserError("the model is in training mode, in which it embeds no gallery: call model.eval() first.")
     folder = folder or paths.build_dir() / "galleries"
-    key = gallery_key(model, data, test_size)
+    key = gallery_key(model, data, test_size, batch_size)
     path = folder / f"{name}-{key}.npz"
     if path.exists():
         try:
@@ -143,9 +148,7 @@ def cached_gallery(
             kept = path.with_name(path.name + ".set-aside")
             os.replace(path, kept)
             print(f"{path} cannot be used ({_reason(error)}): set aside as {kept.name}, embedding again.")
-    found = embed_gallery(
-        model, data, device=device, batch_size=batch_size, test_size=test_size, desc=f"embed {name}"
-    )
+    found = embed_gallery(model, data, device=device, batch_size=batch_size, test_size=test_size, desc=f"embed {name}")
     provenance = {
         "name": name,
         "key": key,

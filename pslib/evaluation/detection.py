@@ -42,7 +42,8 @@ def detection_metrics(frames: Sequence[Frame], detections: Detections, iou: floa
     """Recall and AP of ``detections`` on ``frames``.
 
     ``labelled_only`` asks for people with an identity only; detections of the others then count as wrong, as the
-    released evaluators have it.  A detection with score < ``score_threshold`` is left out (``matched_person`` -1).
+    released evaluators have it, and so do those on frames that show nobody with one, which SeqNet's leaves out.  A
+    detection with score < ``score_threshold`` is left out (``matched_person`` -1).
 
     >>> one = Frame("a", "a.jpg", np.array([[0, 0, 10, 20], [20, 0, 30, 20]], np.float32), np.array([7, -1]))
     >>> found = Detections([0, 0], [[0, 0, 10, 18], [50, 0, 60, 20]], [.6, .9], np.zeros((2, 1)))

@@ -61,7 +61,11 @@ def embed_gallery(
     test_size: tuple[int, int] | None = None,
     desc: str = "embed",
 ) -> GalleryEmbeddings:
-    """Run ``model`` over all frames of ``data``.
+    """Run ``model`` over all frames of ``data``, ``batch_size`` at a time, in their order.
+
+    Frames of one batch are padded to the largest of them.  Convolutions see where the padding begins, so what is found
+    near a frame's right or lower edge depends, a little, on its neighbors in the batch: compare models at one
+    ``batch_size``.
 
     ``test_size`` (longer, shorter side in px) enlarges or shrinks each frame to fit, as the paper's 1500 x 900; boxes
     are given and returned in pixels of the stored image either way.  Raises UserError on a set without frames.
@@ -74,9 +78,7 @@ def embed_gallery(
     for start in progress(range(0, len(data.frames), batch_size), desc=desc):
         frames = data.frames[start : start + batch_size]
         images, scales = zip(*(transform(read_image(frame.path)) for frame in frames), strict=True)
-        boxes = [
-            torch.from_numpy(frame.boxes).to(device) * scale for frame, scale in zip(frames, scales, strict=True)
-        ]
+        boxes = [torch.from_numpy(frame.boxes).to(device) * scale for frame, scale in zip(frames, scales, strict=True)]
         results, embedded = model.detect_and_embed([image.to(device) for image in images], boxes)
         annotated += [rows.float().cpu().numpy() for rows in embedded]
         for scale, result in zip(scales, results, strict=True):

@@ -16,7 +16,7 @@ from pslib.models.alignps import AlignPS
 from pslib.models.batching import batch_images
 from pslib.models.neck import LEVELS
 
-__all__ = ["FrameMaps", "frame_maps", "similarity_map"]
+__all__ = ["FrameMaps", "frame_maps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +91,3 @@ def frame_maps(
         boxes=found["boxes"].float().cpu().numpy() / factor,
         box_scores=found["scores"].float().cpu().numpy(),
     )
-
-
-def similarity_map(
-    model: AlignPS, image: Tensor, query_embedding: np.ndarray, *, level: str | None = None,
-    test_size: tuple[int, int] | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Cosine of the query's embedding with every cell of ``image``, (H, W) in -1..1; see :func:`frame_maps`."""
-    return frame_maps(model, image, level=level, test_size=test_size).similarity(query_embedding)

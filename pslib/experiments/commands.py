@@ -10,15 +10,19 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
+from filelock import Timeout
 
 from pslib import paths
 from pslib.errors import UserError
+from pslib.experiments.lookup import PROFILE_CHANGES, at_profile
 from pslib.experiments.records import read_record
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
+from pslib.experiments.stages import run_lock
 from pslib.experiments.tables import results_table
 from pslib.models.families import backbone_names
+from pslib.progress import say
 from pslib.training.checkpoints import load_model, load_weights
-from pslib.training.recipe import Recipe
+from pslib.training.recipe import Recipe, recipe_hash
 from pslib.training.recipes import make_recipe
 from pslib.training.warm_up import LESSONS, ensure_warm_start, make_warm_start
 
@@ -84,8 +88,9 @@ def device() -> str:
 def train(options: Namespace) -> None:
     """Train and evaluate one run; a second call goes on where a killed one stopped, or finds it done."""
     recipe = make_recipe(options.recipe, options.kind)
-    if options.profile:
-        recipe = recipe.with_(profile=options.profile)
+    if options.profile and options.profile != recipe.profile:
+        grows = recipe.profile == "tiny" and options.profile in PROFILE_CHANGES
+        recipe = at_profile(recipe, options.profile) if grows else recipe.with_(profile=options.profile)
     recipe = apply_overrides(recipe, options.overrides)
     data = open_run_data(recipe.kind, recipe.profile, options.data_root)
     for backbone in backbone_names(recipe.model):
@@ -93,10 +98,19 @@ def train(options: Namespace) -> None:
     out = options.out or paths.build_dir() / "runs"
     records, weights = out / "records", out / "weights" / f"{recipe.name}-{recipe.kind}-s{options.seed}.safetensors"
     if options.record:
-        # The committed record of every seed, and the committed weights of seed 0.
+        # The committed record of every seed, and the committed weights of seed 0 of a recipe as it is named.
+        published = options.seed == 0 and recipe == make_recipe(options.recipe, options.kind)
         records = paths.results_dir()
-        weights = paths.weights_dir() / f"{recipe.name}-{recipe.kind}.safetensors" if options.seed == 0 else None
-    path = run(recipe, options.seed, data, records=records, work=out / "work", device=device(), weights=weights)
+        weights = paths.weights_dir() / f"{recipe.name}-{recipe.kind}.safetensors" if published else None
+    lock = run_lock(out / "work", recipe_hash(recipe, data.fingerprint), options.seed)
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        say("another process computes this run: waiting for it.")
+        held = lock.acquire()
+    with held:
+        places = {"records": records, "work": out / "work", "weights": weights}
+        path = run(recipe, options.seed, data, device=device(), inside=True, **places)
     record = read_record(path)
     if record.info["status"] == "diverged":
         raise UserError(record.info["reason"])

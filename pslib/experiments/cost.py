@@ -117,8 +117,8 @@ def run_cost(
 ) -> dict[str, Any]:
     """Measure the ``models`` on one image of ``size`` (width, height) px; returns the record.
 
-    For each number of ``boxes`` FLOPs are counted; time and memory are measured at the last one.  The first model is
-    timed unprepared, too: what preparing gains.  ``out`` is the JSON to write, in one piece.
+    For each number of ``boxes`` FLOPs are counted; time and memory are measured at the last one.  Every model is timed
+    as it was built, too: what preparing gains each.  ``out`` is the JSON to write, in one piece.
     """
     require_choice("precision", precision, PRECISIONS)
     if not models or not boxes or min(size) < 32:
@@ -144,9 +144,11 @@ def run_cost(
             "flops": flops[one.name],
             "layers": _largest(one.by_module),
         }
-    first = built[0]
-    calls[f"{first.name}{PLAIN}"] = _call(first.plain, image, boxes[-1])
-    rows[f"{first.name}{PLAIN}"] = {key: rows[first.name][key] for key in ("parameters", "flops")}
+    for one in progress(built, "first calls, unprepared"):
+        name = f"{one.name}{PLAIN}"
+        calls[name] = _call(one.plain, image, boxes[-1])
+        calls[name]()
+        rows[name] = {key: rows[one.name][key] for key in ("parameters", "flops")}
     for name, times in take_turns(calls, repeats, device, warm_ups=0).items():
         rows[name] |= {"wall": [round(s, 4) for s in times.wall], "cpu": [round(s, 4) for s in times.cpu]}
     record = {

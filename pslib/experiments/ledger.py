@@ -7,7 +7,7 @@ loss (:mod:`pslib.experiments.plateau`).  What fails one of them is undecided, w
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pslib.errors import UserError
 from pslib.evaluation.statistics import Interval, Verdict, bootstrap_runs, verdict
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import commit_of_claim, is_ancestor
-from pslib.experiments.lookup import at_profile, find_experiment, known_fingerprint, runs_of
+from pslib.experiments.lookup import LostRun, at_profile, find_experiment, known_fingerprint, runs_of
 from pslib.experiments.measures import values_of
 from pslib.experiments.plateau import plateau_reason
 from pslib.experiments.records import Record
@@ -35,6 +35,7 @@ LATER_ARRAYS = {
     "roi:": "what the ROI branch embeds",
 }
 Rows = Mapping[str, Sequence[Record]]
+Lost = Mapping[str, Sequence[LostRun]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Entry:
 def ledger(profile: str = "tiny", experiments: Iterable[str] | None = None) -> list[Entry]:
     """Entries of all claims of the named ``experiments`` (all if None), sets side by side."""
     chosen = [find_experiment(name) for name in experiments] if experiments is not None else EXPERIMENTS.values()
-    known: dict[tuple[Recipe, str], tuple[list[Record], list[str]]] = {}
+    known: dict[tuple[Recipe, str], tuple[list[Record], list[LostRun]]] = {}
     found = []
     for experiment in chosen:
         for claim in experiment.claims:
@@ -108,7 +109,7 @@ def ledger(profile: str = "tiny", experiments: Iterable[str] | None = None) -> l
     return found
 
 
-def _runs(recipe: Recipe, read: str) -> tuple[list[Record], list[str]]:
+def _runs(recipe: Recipe, read: str) -> tuple[list[Record], list[LostRun]]:
     try:
         known_fingerprint(recipe.kind, recipe.profile)
     except UserError:  # neither drawn nor recorded: nothing is there to be found
@@ -122,7 +123,7 @@ def entry(
     kind: str,
     profile: str,
     rows: Rows,
-    others: Mapping[str, Sequence[str]] | None = None,
+    others: Lost | None = None,
 ) -> Entry:
     """Judge one claim by the finished records of its rows; ``others`` says of each row which runs are of no use."""
     stood = commit_of_claim(experiment, claim)
@@ -134,7 +135,7 @@ def entry(
         "profile": profile,
         "effect": paper_effect(experiment, claim, kind),
         "claim_commit": stood,
-        "record_commits": tuple(sorted({str(record.info.get("commit", "")) for record in records})),
+        "record_commits": tuple(sorted({record.commit for record in records})),
         "sources": tuple(sorted({_source(record) for record in records})),
         "older": tuple(label for label, group in rows.items() if _older(group, stood)),
     }
@@ -147,8 +148,10 @@ def entry(
     interval = bootstrap_runs(differences, groups, np.random.default_rng(0))
     per_seed = np.array([values.mean() for values in differences])
     said = verdict(per_seed, interval, claim.margin, claim.kind)
-    if reason := _not_comparable(used, rows):
+    if reason := _not_comparable(used, rows, others or {}):
         said = Verdict("undecided", reason)
+    elif others and (lost := _left_out(others)):
+        said = replace(said, reason="; ".join(filter(None, (said.reason, lost))))
     measured = {"seeds": tuple(seeds), "queries": min(map(len, differences)), "interval": interval}
     return Entry(**base, **measured, per_seed=tuple(map(float, per_seed)), verdict=said)
 
@@ -157,11 +160,11 @@ class _MissingError(Exception):
     """What a claim cannot be computed without; ``str(error)`` says what."""
 
 
-def _common_seeds(rows: Rows, others: Mapping[str, Sequence[str]]) -> list[int]:
+def _common_seeds(rows: Rows, others: Lost) -> list[int]:
     """Seeds that every row has."""
     absent = [label for label, group in rows.items() if not group]
     if absent:
-        because = [f"{label}: {text}" for label in absent for text in others.get(label, ())]
+        because = [f"{label}: {lost.why}" for label in absent for lost in others.get(label, ())]
         raise _MissingError("; ".join([f"not recorded yet: {', '.join(map(repr, absent))}", *because]))
     common = set.intersection(*({record.info["seed"] for record in group} for group in rows.values()))
     if not common:
@@ -195,8 +198,11 @@ def _contrast(claim: Claim, rows: Rows) -> tuple[list[np.ndarray], list[np.ndarr
     return total, groups
 
 
-def _not_comparable(used: Rows, rows: Rows) -> str:
-    """Why no verdict may be given on these records; empty if one may."""
+def _not_comparable(used: Rows, rows: Rows, others: Lost) -> str:
+    """Why no verdict may be given on these records; empty if one may.
+
+    A seed that failed is not computed again, so further ones, of every row, take its place.
+    """
     stuck = [
         f"{label!r}, seed {record.info['seed']}, has not left the plateau ({reason})"
         for label, group in used.items()
@@ -208,12 +214,21 @@ def _not_comparable(used: Rows, rows: Rows) -> str:
     count = len(next(iter(used.values())))
     if count >= MIN_SEEDS:
         return ""
+    failed = {lost.seed for runs in others.values() for lost in runs}
+    wanted = [seed for seed in range(MIN_SEEDS + len(failed)) if seed not in failed][:MIN_SEEDS]
     missing = []
     for label, group in rows.items():
-        absent = sorted(set(range(MIN_SEEDS)) - {record.info["seed"] for record in group})
+        absent = [seed for seed in wanted if seed not in {record.info["seed"] for record in group}]
         if absent:
             missing.append(f"{label!r} seed{'s' * (len(absent) > 1)} {', '.join(map(str, absent))}")
-    return f"{count} of {MIN_SEEDS} seeds: recording {' and '.join(missing) or 'common seeds'} would decide it"
+    decide = f"recording {' and '.join(missing) or 'common seeds'} would decide it"
+    return "; ".join(filter(None, (f"{count} of {MIN_SEEDS} seeds: {decide}", _left_out(others))))
+
+
+def _left_out(others: Lost) -> str:
+    """The runs of no use, named; empty if there are none."""
+    named = [f"{label!r}, {lost.why}" for label, runs in others.items() for lost in runs]
+    return f"left out: {', '.join(named)}" if named else ""
 
 
 def paper_effect(experiment: Experiment, claim: Claim, kind: str) -> float | None:
@@ -232,6 +247,4 @@ def _source(record: Record) -> str:
 
 def _older(group: Sequence[Record], claim_commit: str) -> bool:
     """True if git knows that every record of the group was computed before the claim was committed."""
-    return bool(group) and all(
-        is_ancestor(claim_commit, str(record.info.get("commit", ""))) is False for record in group
-    )
+    return bool(group) and all(is_ancestor(claim_commit, record.commit) is False for record in group)

@@ -1,6 +1,7 @@
 """From an experiment to its records: which are there, which are missing."""
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pslib.experiments.records import Record, read_record
 from pslib.experiments.registry import Experiment
 from pslib.training.recipe import Recipe, family_of, recipe_hash
 
-__all__ = ["find_experiment", "at_profile", "known_fingerprint", "records_of", "runs_of"]
+__all__ = ["LostRun", "find_experiment", "at_profile", "known_fingerprint", "records_of", "runs_of"]
 
 # What the larger profiles change in every variant of AlignPS.  The backbone's strides and the frames double, and with
 # them what depends on pixels; there are nearly four times as many people and scenes, so table, queue and schedule grow.
@@ -133,8 +134,16 @@ def records_of(recipe: Recipe, read: str = "") -> list[Record]:
     return runs_of(recipe, read)[0]
 
 
-def runs_of(recipe: Recipe, read: str = "") -> tuple[list[Record], list[str]]:
-    """:func:`records_of`, and a phrase for every other run of ``recipe``: one that failed, a record that is damaged."""
+@dataclass(frozen=True)
+class LostRun:
+    """A run that cannot be compared: ``why`` in words, and its seed where it was computed and failed."""
+
+    why: str
+    seed: int | None = None
+
+
+def runs_of(recipe: Recipe, read: str = "") -> tuple[list[Record], list[LostRun]]:
+    """:func:`records_of`, and every other run of ``recipe``: one that failed, a record that is damaged."""
     run_hash = recipe_hash(recipe, known_fingerprint(recipe.kind, recipe.profile))
     folder = paths.results_dir() / recipe.profile / recipe.kind
     finished: dict[int, Record] = {}
@@ -143,11 +152,11 @@ def runs_of(recipe: Recipe, read: str = "") -> tuple[list[Record], list[str]]:
         try:
             record = read_record(path)
         except UserError as error:
-            others.append(str(error).rstrip("."))
+            others.append(LostRun(str(error).rstrip(".")))
             continue
         seed = record.info["seed"]
         if record.info["status"] == "finished":
             finished.setdefault(seed, record)
         else:
-            others.append(f"seed {seed} failed: {str(record.info['reason']).rstrip('.')}")
+            others.append(LostRun(f"seed {seed} failed: {str(record.info['reason']).rstrip('.')}", seed))
     return [finished[seed].reading(read) for seed in sorted(finished)], others

@@ -98,7 +98,7 @@ def drop(options: Namespace) -> None:
     if not options.names and not options.stale:
         raise UserError("pslib records drop was given nothing to remove: name a hash or a file, or add --stale.")
     names = [*options.names, *(unfit_records(paths.results_dir()) if options.stale else ())]
-    removed = drop_records(paths.results_dir(), names)
+    removed = drop_records(paths.results_dir(), names, default_work())
     for name in removed:
         print(f"removed {name}")
     print(f"{len(removed)} files removed; git restores what was committed.")

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -37,6 +37,7 @@ __all__ = [
     "Record",
     "record_stem",
     "find_record",
+    "main_protocol_name",
     "write_record",
     "read_record",
     "read_records",
@@ -68,6 +69,11 @@ class Record:
             return recipe_hash(self.recipe, self.info["data"]["fingerprint"]) != self.info["hash"]
         except (TypeError, UserError):  # a field or a choice that recipes no longer have
             return True
+
+    @property
+    def commit(self) -> str:
+        """The commit of the code that trained it; of the code that wrote it down where nothing else is known."""
+        return str(self.info.get("trained_commit") or self.info.get("commit", ""))
 
     def reading(self, read: str) -> "Record":
         """The same run with another of its model's embeddings of a person, as "dense"; ``""`` is the main one."""
@@ -116,6 +122,17 @@ def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
         plain[name] = part(**{key: tuples(value) for key, value in content[name].items()})
     start = content.get("start")
     return Recipe(**plain, start=recipe_from_dict(start) if start else None)
+
+
+def main_protocol_name(names: Sequence[str]) -> str:
+    """Of the protocols of a set the one that a single number is taken from.
+
+    A gallery of 100 frames on CUHK-SYSU, all frames on PRW; the first one of a set or fold that has neither.
+
+    >>> main_protocol_name(["TestG50", "Occlusion"]), main_protocol_name(["TestG50", "TestG100"])
+    ('TestG50', 'TestG100')
+    """
+    return next((name for name in ("TestG100", "regular") if name in names), names[0])
 
 
 def record_stem(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:

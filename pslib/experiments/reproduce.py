@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from pslib import paths
 from pslib.errors import UserError, require_choice
 from pslib.experiments.lookup import at_profile
-from pslib.experiments.records import find_record, read_record, record_stem, set_aside
+from pslib.experiments.records import find_record, main_protocol_name, read_record, record_stem, set_aside
 from pslib.experiments.registry import KINDS, Experiment
 from pslib.experiments.run import RunData, run
-from pslib.experiments.stages import checkpoint_of
+from pslib.experiments.stages import checkpoint_of, run_lock, stands_alone
 from pslib.training.checkpoints import load_checkpoint
 from pslib.training.recipe import Recipe, recipe_hash
 
@@ -89,10 +89,8 @@ def reproduce(jobs: Sequence[Job], data: Mapping[str, RunData], *, records: Path
 def _settle(job: Job, data: RunData, records: Path, work: Path, device: str, wait: bool) -> str | None:
     """Compute or find one run and say which; None where another process holds it and ``wait`` is False."""
     run_hash = recipe_hash(job.recipe, data.fingerprint)
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / f"{run_hash}-s{job.seed}.lock")
     try:
-        held = lock.acquire(timeout=-1 if wait else 0)
+        held = run_lock(work, run_hash, job.seed).acquire(timeout=-1 if wait else 0)
     except Timeout:
         return None
     with held:
@@ -104,13 +102,15 @@ def _settle(job: Job, data: RunData, records: Path, work: Path, device: str, wai
             except UserError as error:
                 aside = f"; {error} Set aside as {set_aside(path).name}."
             else:
-                shutil.rmtree(checkpoint.parent, ignore_errors=True)  # left by a kill right after the record
+                # Left by a kill right after the record.  Of a chain it may be another's, who trains this as his start.
+                if stands_alone(job.recipe):
+                    shutil.rmtree(checkpoint.parent, ignore_errors=True)
                 return line
         _clear(record_stem(records, job.recipe, run_hash, job.seed), checkpoint)
-        weights = work / "weights" / f"{job.recipe.name}-{job.recipe.kind}.safetensors" if job.seed == 0 else None
-        path = run(
-            job.recipe, job.seed, data, records=records, work=work, device=device, weights=weights, inside=True
-        )
+        profile = "" if job.recipe.profile == "tiny" else f"-{job.recipe.profile}"
+        file = f"{job.recipe.name}-{job.recipe.kind}{profile}.safetensors"
+        weights = work / "weights" / file if job.seed == 0 else None
+        path = run(job.recipe, job.seed, data, records=records, work=work, device=device, weights=weights, inside=True)
         return f"{job.name}: {_outcome(path)}{aside}"
 
 
@@ -131,8 +131,7 @@ def _outcome(path: Path) -> str:
     info = read_record(path).info
     if info["status"] != "finished":
         return f"FAILED, {info['reason']}"
-    first = next(name for name in ("TestG100", "regular", *info["protocols"]) if name in info["protocols"])
-    results = info["results"]
+    first, results = main_protocol_name(info["protocols"]), info["results"]
     return (
         f"search mAP {results['search'][first]['map']:.1f}, with ground-truth boxes "
         f"{results['ground_truth'][first]['map']:.1f}"

@@ -16,13 +16,21 @@ from torch import nn
 
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.validation import carve_fold
-from pslib.errors import NotFiniteError
+from pslib.errors import NotFiniteError, UserError
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
 from pslib.evaluation.readout import layer_search
 from pslib.evaluation.sampling import has_sampling_points, sampling_spread
 from pslib.evaluation.search import search
-from pslib.experiments.records import READ, find_record, provenance, read_record, record_stem, write_record
+from pslib.experiments.records import (
+    READ,
+    find_record,
+    main_protocol_name,
+    provenance,
+    read_record,
+    record_stem,
+    write_record,
+)
 from pslib.experiments.stages import checkpoint_of, train_chain
 from pslib.models.alignps import AlignPS
 from pslib.training.checkpoints import save_weights, stored_run
@@ -48,9 +56,8 @@ class RunData:
 
 
 def main_protocol(data: PersonSearchSet) -> str:
-    """The protocol a single number is taken from: a gallery of 100 on CUHK-SYSU, all frames on PRW or of a fold."""
-    preferred = [name for name in ("TestG100", "regular") if name in data.protocols]
-    return (preferred or sorted(data.protocols))[0]
+    """The protocol a single number is taken from, see :func:`main_protocol_name`."""
+    return main_protocol_name(list(data.protocols))
 
 
 def validation_steps(steps: int, goes_on: bool = False) -> tuple[int, ...]:
@@ -206,6 +213,9 @@ def run(
         weights: where to keep the trained model, if anywhere.
         test: False leaves the test set alone (tuning looks at validation only).
         inside: keep what :func:`look_inside` finds as well.
+
+    A record that is there stays as it is.  Where only its weights are missing, the model is trained again for them.
+    Two processes may not compute one run at a time: whoever calls holds its :func:`run_lock`.
     """
     run_hash = recipe_hash(recipe, data.fingerprint)
     stem = record_stem(records, recipe, run_hash, seed)
@@ -239,6 +249,7 @@ def run(
             validate_at=validation_steps(recipe.schedule.steps, recipe.start is not None),
         )
         trained = time.perf_counter()
+        test = test and not path.exists()
         results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
         tested = time.perf_counter()
         if test and inside and isinstance(model, AlignPS):
@@ -249,6 +260,8 @@ def run(
         info |= {"status": "diverged", "reason": str(error), "protocols": []}
         if isinstance(error, DivergedError) and error.start:
             info["curves_of"] = error.start
+        if path.exists():
+            raise UserError(f"{error} The record {path} says that it did not: it stays.") from None
         written = write_record(stem, info, _curve_arrays(curves))
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
         return written
@@ -260,11 +273,15 @@ def run(
             "search_threshold": json.dumps(recipe.search_threshold),
         }
         save_weights(weights, model, note)
+    if path.exists():
+        shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        return path
     info |= {
         "status": "finished",
         "protocols": list(data.test.protocols) if test else [],
         "results": results,
         "validation": curves.validation,
+        "trained_commit": curves.commit or info["commit"],
         "earlier_commits": curves.earlier_commits,
         "cost": {
             "train_seconds": curves.seconds,

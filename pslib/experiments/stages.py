@@ -18,7 +18,7 @@ from pslib.training.checkpoints import load_checkpoint, save_checkpoint
 from pslib.training.recipe import Recipe, family_of, recipe_hash
 from pslib.training.trainer import Curves, DivergedError, build_model, train
 
-__all__ = ["checkpoint_of", "state_of", "train_chain"]
+__all__ = ["checkpoint_of", "run_lock", "stands_alone", "state_of", "train_chain"]
 
 Validate = Callable[[nn.Module], dict[str, float]]
 
@@ -31,6 +31,17 @@ def checkpoint_of(work: Path, run_hash: str, seed: int) -> Path:
 def state_of(work: Path, run_hash: str, seed: int) -> Path:
     """Where the weights that a recipe of a chain ended with are kept."""
     return work / "states" / f"{run_hash}-s{seed}.pt"
+
+
+def run_lock(work: Path, run_hash: str, seed: int) -> FileLock:
+    """The lock of a run, to be held by whoever computes it; it goes with the process that holds it."""
+    work.mkdir(parents=True, exist_ok=True)
+    return FileLock(work / f"{run_hash}-s{seed}.lock")
+
+
+def stands_alone(recipe: Recipe) -> bool:
+    """True if a recipe neither goes on from another nor can be gone on from: its weights are not kept."""
+    return family_of(recipe) == "alignps" and recipe.start is None
 
 
 def train_chain(
@@ -57,7 +68,7 @@ def train_chain(
     run_hash = recipe_hash(recipe, fingerprint)
     run, checkpoint = f"{run_hash}-s{seed}", checkpoint_of(work, run_hash, seed)
     settings = {"device": device, "run": run, "checkpoint": checkpoint}
-    if family_of(recipe) == "alignps" and recipe.start is None:  # stands alone: nothing goes on from it
+    if stands_alone(recipe):
         return train(recipe, data, seed, validate=validate, validate_at=validate_at, **settings)
     kept = state_of(work, run_hash, seed)
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import numpy as np
 from pslib.errors import UserError, require_choice
 from pslib.evaluation.statistics import Interval, bootstrap_runs
 from pslib.experiments.catalogue import VARIANTS
-from pslib.experiments.records import Record
+from pslib.experiments.records import Record, main_protocol_name
 
 __all__ = [
     "grouped",
@@ -36,8 +36,7 @@ def grouped(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Record
 
 def main_protocol_of(record: Record) -> str:
     """The protocol a record's headline number is taken from."""
-    names = record.info["protocols"]
-    return next((name for name in ("TestG100", "regular") if name in names), names[0])
+    return main_protocol_name(record.info["protocols"])
 
 
 def per_query(records: Sequence[Record], what: str = "map", boxes: str = "detected", protocol: str | None = None):

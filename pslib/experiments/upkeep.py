@@ -7,6 +7,7 @@ from pathlib import Path
 from pslib.errors import UserError
 from pslib.experiments.lookup import known_fingerprint
 from pslib.experiments.records import Record, read_record, recipe_from_dict
+from pslib.experiments.stages import state_of
 from pslib.training.recipe import component_versions, recipe_hash
 
 __all__ = ["drop_records", "record_files", "scan_records", "unfit_records"]
@@ -77,9 +78,10 @@ def _why_unfit(record: Record) -> str:
     return ""
 
 
-def drop_records(folder: Path, names: Iterable[str]) -> list[str]:
+def drop_records(folder: Path, names: Iterable[str], work: Path | None = None) -> list[str]:
     """Remove the named records, JSON and arrays, and return what was removed as paths in ``folder``.
 
+    The weights that such a run of a chain ended with, kept in ``work``, go too: else they would be recorded again.
     A name is a hash (all its seeds), ``hash-s0``, or a record's file name with or without folder and suffix.  One that
     names no record is refused before anything is removed.
     """
@@ -93,6 +95,9 @@ def drop_records(folder: Path, names: Iterable[str]) -> list[str]:
         for path in sorted(paths):
             path.unlink(missing_ok=True)
             removed.append(path.relative_to(folder).as_posix())
+            if work is not None and path.suffix == ".json":
+                *_, run_hash, seed = path.stem.rsplit("-", 2)
+                state_of(work, run_hash, int(seed.removeprefix("s"))).unlink(missing_ok=True)
     return removed
 
 

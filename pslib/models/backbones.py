@@ -130,6 +130,7 @@ class TinyVGGBackbone(nn.Module):
         self.stage4 = nn.Sequential(nn.MaxPool2d(2), _plain(32, 64), _plain(64, 64), _plain(64, 64))
         if frozen:
             _hold(self.stem, self.stage3)
+            _norms_as_constants(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         c3 = self.stage3(self.stem(images))  # (B, 32, H/4, W/4)
@@ -194,7 +195,8 @@ class VGGBackbone(nn.Module):
 
     ``"vgg16"`` is the papers'.  ``"vgg11"``, the small profile's, has batch normalisation, as "tiny-vgg" and for the
     same reason.  ``weights`` as in :class:`ResNetBackbone`.  With ``frozen`` the convolutions before the second pooling
-    are not trained, as in Fast R-CNN (Girshick 2015, Sec. 4.5: conv3_1 and up learn).
+    are not trained, as in Fast R-CNN (Girshick 2015, Sec. 4.5: conv3_1 and up learn); batch normalisations are
+    constant.
     """
 
     strides = (8, 16)
@@ -209,6 +211,7 @@ class VGGBackbone(nn.Module):
         self.body, self.last_block = layers[: pools[3]], layers[pools[3] : pools[4]]
         if frozen:
             _hold(self.body[: pools[1]])
+            _norms_as_constants(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         fine = self.body(images)  # (B, 512, H/8, W/8)

@@ -3,7 +3,8 @@
 Chen et al., "Norm-Aware Embedding for Efficient Person Search" (2020): an RPN proposes boxes on the trunk's map, and
 :class:`pslib.models.roi_branch.RoiBranch` says of each who it is, how surely it is a person, and how the box must move.
 It is the rival that AlignPS's Table IX times, and the ROI-Align row of "separate training" in its Table VI.  NAE+ is
-the same with ``roi.pixels``.
+the same with ``roi.pixels``.  The released code multiplies a similarity by the detection's score; here, as for every
+other model, nothing does.
 """
 
 from collections.abc import Sequence

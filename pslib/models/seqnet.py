@@ -7,7 +7,8 @@ R-CNN's, says which proposals are people and moves them, and the norm-aware ROI 
     RPN -> proposals -> first head (the backbone's last stage) -> boxes -> ROI branch (a copy of that stage)
 
 Each head has a sample of regions of its own in training, the second from the boxes that the first has moved.  A
-detection's score is the first head's, its embedding that of the box in between.
+detection's score is the first head's, its embedding that of the box in between.  The released code multiplies a
+similarity by that score; here, as for every other model, nothing does.
 """
 
 from collections.abc import Sequence

@@ -28,7 +28,8 @@ _BASELINE = _ALIGNPS.with_(
     schedule__steps=1080,
     schedule__learning_rate=1e-3,
 )
-# Sec. IV-B, with the sizes of the released configuration.
+# Sec. IV-B, with the sizes of the released configuration.  The spatial mean is subtracted although the text does not
+# say so: the code behind its numbers does, and without it, or a norm, OIM does not leave its uniform value.
 ALIGNPS_PAPER = _ALIGNPS.with_(
     name="alignps-paper",
     profile="paper",

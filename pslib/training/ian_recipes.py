@@ -69,6 +69,7 @@ _PAPER_MODEL = TwoStageConfig(
     frozen_backbone=True,
     embedding_dim=256,
     rss_samples=100,
+    center_reduction="sum",  # Eq. 1 as printed, which the paper's lambda belongs to
     anchor_sizes=(128.0, 256.0, 512.0),
     anchor_ratios=(0.5, 1.0, 2.0),
     rpn_positive_iou=0.7,

@@ -7,7 +7,9 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from pslib.errors import UserError
@@ -106,20 +108,20 @@ def _add_data(commands) -> None:
     make.add_argument("--workers", type=int, default=None, help="processes that draw (default: one per core)")
     make.add_argument("--only", nargs="+", default=None, metavar="SET", help="only these sets, e.g. prw prw-val")
     make.add_argument("--odd-corners", action="store_true", help="plant the real sets' known oddities")
-    make.set_defaults(run=_data_make)
+    make.set_defaults(run=_later("pslib.data.commands", "make"))
 
     describe = parts.add_parser("describe", help="count a set, real or synthetic, beside the published counts")
     describe.add_argument("--kind", default="cuhk-sysu", help="cuhk-sysu or prw")
     describe.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
     describe.add_argument("--profile", default="tiny", help="which synthetic set, without --data-root")
-    describe.set_defaults(run=_data_describe)
+    describe.set_defaults(run=_later("pslib.data.commands", "describe"))
 
     difficulty = parts.add_parser("difficulty", help="mAP of embeddings that learn nothing, ground-truth boxes")
     difficulty.add_argument("--profile", default="tiny")
     difficulty.add_argument("--data-root", type=Path, default=None, help="folder with cuhk-sysu-val and prw-val")
     difficulty.add_argument("--split", default="validation", choices=("validation", "test"),
                             help="whose people: the bands are read on validation (default)")
-    difficulty.set_defaults(run=_data_difficulty)
+    difficulty.set_defaults(run=_later("pslib.evaluation.model_free", "difficulty"))
 
 
 def _add_training(commands) -> None:
@@ -134,7 +136,7 @@ def _add_training(commands) -> None:
     train.add_argument("--out", type=Path, default=None, help="folder of the run (default: build/runs)")
     train.add_argument("--record", action="store_true",
                        help="write the record to data/results, and seed 0's weights to data/weights")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_later("pslib.experiments.commands", "train"))
 
     evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")
     evaluate.add_argument("checkpoint", type=Path, help="a .safetensors file of pslib train")
@@ -143,12 +145,12 @@ def _add_training(commands) -> None:
     evaluate.add_argument("--data-root", type=Path, default=None)
     evaluate.add_argument("--split", default="test", choices=("test", "validation"))
     evaluate.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(run=_later("pslib.experiments.commands", "evaluate"))
 
     warm = commands.add_parser("warm-start", help="make a warm start of a backbone")
     warm.add_argument("--backbone", default="tiny", help="tiny, resnet18, resnet50 or resnet101 (default: tiny)")
     warm.add_argument("--kind", default="neutral", help="what it learns from: neutral or identity (default: neutral)")
-    warm.set_defaults(run=_warm_start)
+    warm.set_defaults(run=_later("pslib.experiments.commands", "warm_start"))
 
 
 def _add_experiments(commands) -> None:
@@ -159,21 +161,21 @@ def _add_experiments(commands) -> None:
     reproduce.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default: 3)")
     reproduce.add_argument("--workers", type=int, default=1, help="processes that share the work (default: 1)")
     reproduce.add_argument("--out", type=Path, default=None, help="folder of records and work (default: data/results)")
-    reproduce.set_defaults(run=_reproduce)
+    reproduce.set_defaults(run=_later("pslib.experiments.record_commands", "reproduce"))
 
     records = commands.add_parser("records", help="list the recorded runs, look after them")
     parts = records.add_subparsers(dest="part", metavar="PART")
     listing = parts.add_parser("list", help="print the results table (the default)")
     for parser in (records, listing):
         parser.add_argument("--json", action="store_true", help="print the records as JSON")
-        parser.set_defaults(run=_records)
+        parser.set_defaults(run=_later("pslib.experiments.record_commands", "records"))
     stale = parts.add_parser("stale", help="name the records that nothing reads any more, and why")
-    stale.set_defaults(run=_records_stale)
+    stale.set_defaults(run=_later("pslib.experiments.record_commands", "stale_records"))
     drop = parts.add_parser("drop", help="remove records")
     drop.add_argument("names", nargs="*", metavar="HASH|FILE",
                       help="a hash (all its seeds), HASH-s0, or a record's file")
     drop.add_argument("--stale", action="store_true", help="remove all that `pslib records stale` names")
-    drop.set_defaults(run=_records_drop)
+    drop.set_defaults(run=_later("pslib.experiments.record_commands", "drop"))
 
     ledger = commands.add_parser("ledger", help="what the records say of every claim of the papers")
     ledger.add_argument("--profile", default="tiny", help="tiny or small (default: tiny)")
@@ -181,7 +183,7 @@ def _add_experiments(commands) -> None:
         "--experiment", nargs="+", action="extend", metavar="NAME", help="only these: alignps-fig6 alignps-table1 ..."
     )
     ledger.add_argument("--json", action="store_true", help="print the entries as JSON")
-    ledger.set_defaults(run=_ledger)
+    ledger.set_defaults(run=_later("pslib.experiments.record_commands", "ledger"))
 
 
 def _add_search(commands) -> None:
@@ -193,7 +195,7 @@ def _add_search(commands) -> None:
     search.add_argument("--out", type=Path, required=True, help="the page to write, one HTML file")
     search.add_argument("--top", type=int, default=50, help="matches shown (default: 50)")
     search.add_argument("--min-score", type=float, default=0.2, help="leave out detections below it (default: 0.2)")
-    search.set_defaults(run=_search)
+    search.set_defaults(run=_later("pslib.search_page", "search_folder"))
 
 
 def _add_notebooks(commands) -> None:
@@ -212,82 +214,19 @@ def _add_notebooks(commands) -> None:
     lint.set_defaults(run=_notebooks_lint)
 
 
+def _later(module: str, function: str) -> Callable[[Namespace], int | None]:
+    """``function`` of ``module``, imported when it is called: ``pslib --help`` need not wait for torch."""
+
+    def command(options: Namespace) -> int | None:
+        return getattr(import_module(module), function)(options)
+
+    return command
+
+
 def _doctor(options) -> int:
     from pslib.doctor import report
 
     return report()
-
-
-def _data_make(options) -> None:
-    from pslib.data.commands import make
-
-    make(options)
-
-
-def _data_describe(options) -> None:
-    from pslib.data.commands import describe
-
-    describe(options)
-
-
-def _data_difficulty(options) -> None:
-    from pslib.evaluation.model_free import difficulty
-
-    difficulty(options)
-
-
-def _warm_start(options) -> None:
-    from pslib.experiments.commands import warm_start
-
-    warm_start(options)
-
-
-def _train(options) -> None:
-    from pslib.experiments.commands import train
-
-    train(options)
-
-
-def _evaluate(options) -> None:
-    from pslib.experiments.commands import evaluate
-
-    evaluate(options)
-
-
-def _reproduce(options) -> None:
-    from pslib.experiments.record_commands import reproduce
-
-    reproduce(options)
-
-
-def _records(options) -> None:
-    from pslib.experiments.record_commands import records
-
-    records(options)
-
-
-def _records_stale(options) -> None:
-    from pslib.experiments.record_commands import stale_records
-
-    stale_records(options)
-
-
-def _records_drop(options) -> None:
-    from pslib.experiments.record_commands import drop
-
-    drop(options)
-
-
-def _ledger(options) -> None:
-    from pslib.experiments.record_commands import ledger
-
-    ledger(options)
-
-
-def _search(options) -> None:
-    from pslib.search_page import search_folder
-
-    search_folder(options)
 
 
 def _bench(options) -> None:

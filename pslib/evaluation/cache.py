@@ -47,6 +47,7 @@ from pslib.models import (
     roi_branch,
     seqnet,
     two_stage,
+    two_stage_config,
 )  # fmt: skip
 
 __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
@@ -54,7 +55,7 @@ __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
 _PATH_OF_A_PIXEL = (
     loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps, assignment,
-    proposals, reid_heads, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, gallery,
+    proposals, reid_heads, two_stage_config, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, gallery,
 )  # fmt: skip
 _MEMORIES = frozenset({"memory", "centers"})  # modules that training alone reads, of the model or of a branch
 _END_BYTES = 16384  # read at either end of an image file

@@ -1,4 +1,4 @@
-"""The variants of AlignPS that the rows of Fig. 6 and Tables I to V are made of, each a change of one of two recipes."""
+"""The variants of AlignPS in the rows of Fig. 6 and Tables I to V, each a change of one of two recipes."""
 
 from pslib.training.recipe import Recipe
 from pslib.training.recipes import RECIPES

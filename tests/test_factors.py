@@ -82,8 +82,18 @@ def test_embedding_in_parts_and_at_levels(scenes):
     whole, strides = factors.embed_views(model, views)
     parts, _ = factors.embed_views(model, views, batch_size=2)
     np.testing.assert_allclose(parts, whole, atol=1e-5)
-    levels = factors.embed_at_levels(model, views)
+    levels, points = factors.embed_at_levels(model, views)
     assert levels.shape == (3, 3, whole.shape[1])
     np.testing.assert_allclose(np.linalg.norm(levels, axis=2), 1, atol=1e-5)
     assert set(strides.tolist()) <= {4, 8, 16}
     assert not np.allclose(levels[0], levels[1])
+    middles = (views.boxes[:, :2] + views.boxes[:, 2:]) / 2
+    for stride, where in zip((4, 8, 16), points, strict=True):
+        assert (where % stride == stride / 2).all() and ((where - middles).abs() <= stride / 2).all()
+    places = torch.tensor([[19.0, 27.0], [21.0, 29.0]])[:, None].expand(2, 3, 2)  # two places, the same in three scenes
+    moved, near = factors.embed_at_levels(model, views, places)
+    assert moved.shape == (3, 2, 3, whole.shape[1])
+    assert near[0, :, 0].tolist() == [[18, 26], [22, 30]]  # on P3 two cells, on P4 and P5 the same one
+    assert near[1:, :, 0].tolist() == [[[20, 28]] * 2, [[24, 24]] * 2]
+    np.testing.assert_allclose(moved[1:, 0], moved[1:, 1], atol=1e-5)
+    assert not np.allclose(moved[0, 0], moved[0, 1])

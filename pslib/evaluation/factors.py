@@ -132,9 +132,7 @@ def with_neighbour(scene: Scene, appearance: Person, gap: float, person: int = 0
 def embed_views(model: AlignPS, views: Views, batch_size: int = 16) -> tuple[np.ndarray, np.ndarray]:
     """Unit embeddings (N, D) of the people of ``views``, and the stride (N,) px of the level each was read from."""
     parts = [
-        embed_boxes(
-            model, views.images[start : start + batch_size], views.boxes[start : start + batch_size].split(1)
-        )
+        embed_boxes(model, views.images[start : start + batch_size], views.boxes[start : start + batch_size].split(1))
         for start in range(0, len(views.images), batch_size)
     ]
     embeddings, strides = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -142,20 +140,25 @@ def embed_views(model: AlignPS, views: Views, batch_size: int = 16) -> tuple[np.
 
 
 @torch.no_grad()
-def embed_at_levels(model: AlignPS, views: Views) -> np.ndarray:
-    """Unit embeddings (L, N, D) of every person read from each of the model's L levels, whatever her size.
+def embed_at_levels(model: AlignPS, views: Views, places: Tensor | None = None) -> tuple[np.ndarray, Tensor]:
+    """Every person read from each of the model's L levels, whatever her size.
 
-    Of every level the cell nearest to the middle of her box is taken, so only the map differs.
+    Unit embeddings (L, ..., N, D) and the points (L, ..., N, 2) xy px they were read at: of every level the cell
+    nearest to ``places`` (..., N, 2) xy px, by default the middle of her box.  The points of a level are odd multiples
+    of half its stride, so from level to level the map differs, and by a few pixels the place.
     """
     dense = model.dense(batch_images(views.images, multiple=model.backbone.strides[-1]))
-    centres = (views.boxes[:, None, :2] + views.boxes[:, None, 2:]) / 2
-    distance = (dense.points - centres).square().sum(dim=2)  # (N, A)
+    if places is None:
+        places = (views.boxes[:, :2] + views.boxes[:, 2:]) / 2
+    distance = (dense.points - places[..., None, :]).square().sum(dim=-1)  # (..., N, A)
     rows = torch.arange(len(views.images))
-    found = []
+    found, points = [], []
     for stride in dense.strides.unique():
-        nearest = distance.masked_fill(dense.strides != stride, torch.inf).argmin(dim=1)
-        found.append(model.normalize(dense.embeddings[rows, nearest]))
-    return torch.stack(found).numpy()
+        nearest = distance.masked_fill(dense.strides != stride, torch.inf).argmin(dim=-1)  # (..., N)
+        embeddings = model.normalize(dense.embeddings[rows, nearest].flatten(0, -2))
+        found.append(embeddings.unflatten(0, nearest.shape))
+        points.append(dense.points[nearest])
+    return torch.stack(found).numpy(), torch.stack(points)
 
 
 def likeness(unchanged: np.ndarray, changed: np.ndarray) -> Likeness:

@@ -7,7 +7,7 @@ from pslib.training.recipe import LossWeights, Recipe, Schedule
 __all__ = ["ALIGNPS_ON_PRW", "ALIGNPS_PAPER", "ALIGNPS_RECIPES"]
 
 # Chosen on the validation people of the CUHK-SYSU layout, seed 0: re-id weights 0.2 and 0.5, learning rates 1e-3 and
-# 2e-3, with and without the norm on the embedding.
+# 2e-3, with and without the norm on the embedding, which neither the paper nor its released code has.
 _ALIGNPS = Recipe(
     name="alignps",
     kind="cuhk-sysu",

@@ -150,6 +150,20 @@ def test_neighbors_kept_is_the_overlap_of_two_lists():
     assert numbers.neighbors_kept(line, folded, 2) == pytest.approx(np.mean(naive) / 2)
 
 
+def test_arrangements_are_compared_by_the_order_of_their_distances():
+    labels = np.array([7, 7, 7, 8, 9])
+    first = np.array([[0.0, 0], [0, 0], [9, 9], [1, 0], [3, 0]])  # medians at 0, 1 and 3: distances 1, 3, 2
+    second = np.array([[0.0, 0], [0, 0], [-5, 2], [2, 0], [3, 0]])  # at 0, 2 and 3: distances 2, 3, 1
+    assert numbers.same_arrangement(first, second, labels) == pytest.approx(1 - 6 * (1 + 0 + 1) / (3 * 8))
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    many, people_of = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) // 4
+    assert numbers.same_arrangement(many, many, people_of) == 1
+    medians = np.stack([np.median(many[people_of == one], axis=0) for one in range(10)])
+    assert numbers.same_arrangement(medians, 3 * medians * (1, -1) @ turn, np.arange(10)) == 1
+    with pytest.raises(UserError, match="three or more"):
+        numbers.same_arrangement(many, many, people_of % 2)
+
+
 def test_what_cannot_be_answered_is_said():
     features, labels = people()
     with pytest.raises(UserError, match="k=0 must lie in 1..29"):

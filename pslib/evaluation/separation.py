@@ -7,14 +7,14 @@ are first brought to unit length (among unit vectors both order neighbors alike)
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 
 from pslib.errors import UserError, require_choice
 from pslib.evaluation.nearest import SIMILARITIES
 
 __all__ = [
     "Probe", "Separation", "checked", "compared_as", "distances", "linear_probe", "neighbor_purity", "neighbors_kept",
-    "own_neighbors", "probe_answers", "purity_range", "separation", "silhouette", "within_between",
+    "own_neighbors", "probe_answers", "purity_range", "same_arrangement", "separation", "silhouette", "within_between",
 ]  # fmt: skip
 
 UNIT = 0.01  # how far from 1 a length may be that was stored with half precision
@@ -199,6 +199,29 @@ def neighbors_kept(features: np.ndarray, picture: np.ndarray, k: int = 5, simila
     if len(near[0]) != len(near[1]):
         raise UserError(f"{len(near[0])} features and {len(near[1])} points of the picture: one point each is needed.")
     return float((near[0][:, :, None] == near[1][:, None]).any(axis=2).mean())
+
+
+def same_arrangement(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
+    """Do two pictures of the same points arrange their groups alike, whatever their turn, their mirror and their scale?
+
+    Spearman's rank correlation, -1 to 1, of the distances between all pairs of groups in the one picture and in the
+    other.  A group stands at the median of its points, coordinate by coordinate (a turn moves that a little where the
+    group is torn).  ``first`` and ``second`` (N, 2), ``labels`` (N,) of three groups or more.
+
+    >>> corner = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> same_arrangement(corner, 2 * corner[:, ::-1] + 5, np.array([4, 5, 6]))
+    1.0
+    """
+    from scipy.stats import spearmanr
+
+    apart = []
+    for picture in (first, second):
+        picture, labels = checked(picture, labels)
+        groups = np.unique(labels)
+        apart.append(pdist(np.stack([np.median(picture[labels == group], axis=0) for group in groups])))
+    if len(groups) < 3:
+        raise UserError(f"{len(groups)} groups have no arrangement: give three or more.")
+    return round(float(spearmanr(*apart).statistic), 12)
 
 
 def checked(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

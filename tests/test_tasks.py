@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
+from pslib.evaluation.readout import fresh_towers, layer_features
 from pslib.evaluation.statistics import Interval
 from pslib.models.alignps import STRUCTURES, AlignPS, AlignPSConfig
-from pslib.training.gradients import TASKS, gradient_meeting, shared_parts, task_gradients
+from pslib.training.gradients import TASKS, gradient_meeting, meeting_of, shared_parts, task_gradients
 from pslib.training.recipe import LossWeights
 from pslib.viz.tasks import Readout, bars_figure, fading_figure, structure_of, structures_figure
 
@@ -73,7 +74,7 @@ def test_measuring_leaves_the_model_as_it_was(model):
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model._pending is None and not model.training and model.head.training
     with torch.no_grad():  # as around a validation
-        assert not math.isnan(gradient_meeting(model, [batch(1)])["neck"]["between"])
+        assert not math.isnan(gradient_meeting(model, [batch(1), batch(2)])["neck"]["between"])
 
 
 def test_meeting_is_made_of_cosines_and_lengths():
@@ -84,24 +85,53 @@ def test_meeting_is_made_of_cosines_and_lengths():
     first, second = (task_gradients(model, *one, weights) for one in batches)
     cosine = torch.nn.functional.cosine_similarity
     for part, values in meeting.items():
-        between = [float(cosine(found["detection"][part], found["re-id"][part], dim=0)) for found in (first, second)]
-        assert values["between"] == pytest.approx(sum(between) / 2, abs=1e-5)
+        crossed = [cosine(a["detection"][part], b["re-id"][part], dim=0) for a, b in ((first, second), (second, first))]
+        assert values["between"] == pytest.approx(float(sum(crossed)) / 2, abs=1e-5)
         for task in TASKS:
             assert values[task] == pytest.approx(float(cosine(first[task][part], second[task][part], dim=0)), abs=1e-5)
         lengths = {task: sum(float(found[task][part].norm()) for found in (first, second)) for task in TASKS}
-        assert values["share"] == pytest.approx(lengths["re-id"] / sum(lengths.values()))
+        assert values["share"] == pytest.approx(lengths["re-id"] / sum(lengths.values()), rel=1e-4)
     # a task that counts less has the shorter gradient, the angle stays
     light = gradient_meeting(model, batches, LossWeights(oim=0.02, triplet=0.02))
     assert light["neck"]["share"] < meeting["neck"]["share"]
     assert light["neck"]["between"] == pytest.approx(meeting["neck"]["between"], abs=1e-4)
 
 
+def gradients_of(detection, reid):
+    return [{"detection": {"neck": a}, "re-id": {"neck": b}} for a, b in zip(detection, reid, strict=True)]
+
+
+def test_meeting_by_hand():
+    two = gradients_of(torch.tensor([[3.0, 4.0], [3.0, -4.0]]), torch.tensor([[0.0, 2.0], [-2.0, 0.0]]))
+    values = meeting_of(two)["neck"]
+    assert values["detection"] == pytest.approx(-7 / 25) and values["re-id"] == pytest.approx(0)
+    assert values["between"] == pytest.approx((-3 / 5 - 4 / 5) / 2)  # detection of one batch, re-id of the other
+    assert values["room"] == 0 and values["share"] == pytest.approx(4 / 14)
+    assert meeting_of(two, halvings=5)["neck"] == pytest.approx(values)  # halves of one batch each
+
+
+def test_noise_hides_opposed_means_until_gradients_are_summed():
+    noise = torch.randn(2, 64, 400, generator=torch.Generator().manual_seed(0))
+    mean = torch.zeros(400)
+    mean[0] = 5
+    gradients = gradients_of(noise[0] + mean, noise[1] - mean)
+    single, summed = (meeting_of(gradients, halvings=number)["neck"] for number in (0, 20))
+    # a cosine of two sums of n such gradients is about +-25 n / (25 n + 400)
+    for values, count in ((single, 1), (summed, 32)):
+        expected = 25 * count / (25 * count + 400)
+        assert values["detection"] == pytest.approx(expected, abs=0.06)
+        assert values["between"] == pytest.approx(-expected, abs=0.06) == -values["room"]
+
+
 def test_no_cosine_without_a_gradient_or_a_second_batch():
     images, targets = batch(0)
     nobody = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)} for _ in targets]
-    meeting = gradient_meeting(build("reid-first"), [(images, nobody)])
-    assert math.isnan(meeting["neck"]["between"]) and math.isnan(meeting["neck"]["detection"])
-    assert meeting["neck"]["share"] == 0
+    model = build("reid-first")
+    for batches in ([(images, nobody)], [(images, nobody)] * 2):
+        meeting = gradient_meeting(model, batches)
+        assert math.isnan(meeting["neck"]["between"]) and math.isnan(meeting["neck"]["re-id"])
+        assert meeting["neck"]["share"] == 0
+    assert meeting["neck"]["detection"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("levels", [("P3",), ("P3", "P4", "P5")])
@@ -115,6 +145,24 @@ def test_structure_is_found_by_watching(structure, levels):
     assert ("re-id tower" in found.depths) == (structure == "parallel")
     assert model.training  # left as it was, hooks too
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_fresh_towers_are_read_beside_the_model(structure):
+    model = build(structure).eval()
+    images, targets = batch(0)
+    boxes = [target["boxes"] for target in targets]
+    beside = fresh_towers(model, 2)
+    alone, both = layer_features(model, images, boxes), layer_features(model, images, boxes, beside)
+    assert set(both) - set(alone) == {"random_0 1", "random_0 2", "random_1 1", "random_1 2"}
+    assert all(torch.equal(alone[name], both[name]) for name in alone)  # the model does not hear of them
+    assert both["random_0 2"].shape == (4, 32) and not torch.equal(both["random_0 2"], both["random_1 2"])
+    assert not any(module._forward_hooks for module in model.modules())
+    # A copy of the class tower is handed what the class tower is handed.
+    copied = layer_features(model, images, boxes, {"copy": copy.deepcopy(model.head.class_tower)})
+    assert all(torch.equal(copied[f"copy {depth}"], alone[f"class {depth}"]) for depth in (1, 2))
+    again = fresh_towers(model, 2)["random_1"]
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), beside["random_1"].parameters(), strict=True))
 
 
 def texts(fig) -> list[list[str]]:
@@ -138,14 +186,14 @@ def interval(mean: float) -> Interval:
 def test_fading_figure_follows_every_path():
     values = {"neck": 40, "class 1": 20, "class 2": 7, "box 1": 13, "box 2": 6, "embedding": 44}
     first = Readout({name: interval(value) for name, value in values.items()}, "neck")
-    own = {"re-id 1": 18, "re-id 2": 25}
+    own = {"re-id 1": 18, "re-id 2": 25, "random 1": 20, "random 2": 14}
     beside = Readout({name: interval(value) for name, value in (values | own).items()}, "re-id")
     fig = fading_figure({"re-id first": first, "T3": beside})
     paths = [
         {bars.get_label(): list(map(float, bars.lines[0].get_ydata())) for bars in ax.containers} for ax in fig.axes
     ]
     assert paths[0] == {"class tower": [40, 20, 7], "box tower": [40, 13, 6]}
-    assert paths[1]["re-id tower"] == [40, 18, 25]
+    assert paths[1]["re-id tower"] == [40, 18, 25] and paths[1]["random tower"] == [40, 20, 14]
     stars = [line.get_xydata().tolist() for ax in fig.axes for line in ax.lines if line.get_label() == "embedding"]
     assert stars == [[[0, 44]], [[3, 44]]]  # P3 itself; behind its tower
 

@@ -5,7 +5,7 @@ to them ("task misalignment"), and orders its tasks accordingly (Fig. 8, Table I
 nothing being trained for it: the features at the cell of each annotated box, standardised, compared by cosine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,39 +19,66 @@ from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.search import search
 from pslib.models.alignps import AlignPS
 from pslib.models.batching import batch_images
+from pslib.models.fcos import tower
 from pslib.progress import progress
 
-__all__ = ["readout_layers", "layer_features", "layer_search"]
+__all__ = ["readout_layers", "fresh_towers", "layer_features", "layer_search"]
 
 
-def readout_layers(model: AlignPS) -> dict[str, list[nn.Module]]:
+def readout_layers(model: AlignPS, beside: Mapping[str, nn.Module] | None = None) -> dict[str, list[nn.Module]]:
     """Modules behind the neck by layer name, in order; several modules are the same layer on several levels.
 
-    ``neck``, then ``class 1``, ``class 2`` ..., ``box 1`` ..., and ``re-id 1`` ... where re-id has a tower of its own.
+    ``neck``, then ``class 1``, ``class 2`` ..., ``box 1`` ..., and ``re-id 1`` ... where re-id has a tower of its own;
+    last the layers of the towers ``beside`` (:func:`fresh_towers`).
     """
     layers: dict[str, list[nn.Module]] = {"neck": list(model.neck.output.values())}
     towers = {"class": model.head.class_tower, "box": model.head.box_tower, "re-id": model.reid_tower}
-    for name, tower in towers.items():
-        for number, layer in enumerate((m for m in tower.modules() if isinstance(m, nn.ReLU)), start=1):
+    for name, layers_of in (towers | dict(beside or {})).items():
+        for number, layer in enumerate((m for m in layers_of.modules() if isinstance(m, nn.ReLU)), start=1):
             layers[f"{name} {number}"] = [layer]
     return layers
 
 
+def fresh_towers(model: AlignPS, count: int, seed: int = 0) -> dict[str, nn.Sequential]:
+    """``count`` untrained towers as deep and as wide as the class tower: ``random_0``, ``random_1`` ...
+
+    They are what the class tower was before its first step, so they show what random layers of that size lose.
+
+    >>> from pslib.models.alignps import AlignPSConfig
+    >>> list(fresh_towers(AlignPS(AlignPSConfig(), num_identities=2), 2))
+    ['random_0', 'random_1']
+    """
+    config = model.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = [tower(config.channels, config.head_channels, config.head_depth).eval() for _ in range(count)]
+    return {f"random_{number}": one for number, one in enumerate(made)}
+
+
 @torch.no_grad()
-def layer_features(model: AlignPS, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> dict[str, Tensor]:
+def layer_features(
+    model: AlignPS, images: Sequence[Tensor], boxes: Sequence[Tensor], beside: Mapping[str, nn.Module] | None = None
+) -> dict[str, Tensor]:
     """Features (N, C) of all N boxes at every layer, and under ``embedding`` what the model itself compares.
 
     ``images`` are (3, H, W) tensors, ``boxes`` one (n, 4) xyxy tensor an image in px.  Each box is read at the cell it
-    is embedded from (:meth:`AlignPS.best_cells`), on the level of that cell.
+    is embedded from (:meth:`AlignPS.best_cells`), on the level of that cell.  The towers ``beside`` are handed what the
+    class tower is handed, and are read like it; the model does not hear of them.
     """
     seen: dict[str, list[Tensor]] = {}
+
+    def run_beside(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        for one in (beside or {}).values():
+            one(*inputs)
+
     handles = [
         module.register_forward_hook(
             lambda _module, _inputs, output, name=name: seen.setdefault(name, []).append(output)
         )
-        for name, modules in readout_layers(model).items()
+        for name, modules in readout_layers(model, beside).items()
         for module in modules
     ]
+    handles.append(model.head.class_tower.register_forward_hook(run_beside))
     try:
         dense = model.dense(batch_images(images, multiple=model.backbone.strides[-1]))
     finally:
@@ -67,19 +94,24 @@ def layer_features(model: AlignPS, images: Sequence[Tensor], boxes: Sequence[Ten
 
 
 def layer_search(
-    model: AlignPS, data: PersonSearchSet, protocol: str, test_size: tuple[int, int] | None = None, batch_size: int = 8
+    model: AlignPS,
+    data: PersonSearchSet,
+    protocol: str,
+    test_size: tuple[int, int] | None = None,
+    batch_size: int = 8,
+    beside: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, np.ndarray]:
     """Average precision (Q,) of every query with ground-truth boxes, by the features of each layer.
 
     Each channel is standardised over the set's boxes: features behind a ReLU are all positive and would share one
-    direction.  ``embedding`` is compared as it is.
+    direction.  ``embedding`` is compared as it is.  ``beside`` as in :func:`layer_features`.
     """
     transform, parts = TestTransform(test_size), []
     for start in progress(range(0, len(data.frames), batch_size), desc="read out layers"):
         frames = data.frames[start : start + batch_size]
         images, scales = zip(*(transform(read_image(frame.path)) for frame in frames), strict=True)
         boxes = [torch.from_numpy(frame.boxes) * scale for frame, scale in zip(frames, scales, strict=True)]
-        parts.append(layer_features(model, images, boxes))
+        parts.append(layer_features(model, images, boxes, beside))
     found = {}
     for name in parts[0]:
         features = torch.cat([part[name] for part in parts]).float()

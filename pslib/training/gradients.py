@@ -3,10 +3,12 @@
 AlignPS, Sec. III-B ("Task Alignment"), argues that the tasks stand in each other's way.  Where two losses reach the
 same weights, the angle of their gradients says whether one step can serve both: cosine near 1, the same direction;
 near -1, what one wins the other loses; near 0, they hardly meet.  In a space of many thousand weights almost any two
-vectors are near 0, so the cosine of *one* task's gradients on *different* scenes stands beside as a yardstick.
+vectors are near 0, so the cosine of *one* task's gradients on *different* scenes stands beside as a yardstick.  Where
+that is small, most of a gradient is noise, and noise hides even opposed means: gradients are then summed over batches.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from pslib.models.alignps import AlignPS
 from pslib.training.recipe import LossWeights
 
-__all__ = ["TASKS", "shared_parts", "task_gradients", "gradient_meeting"]
+__all__ = ["TASKS", "shared_parts", "task_gradients", "gradient_meeting", "meeting_of"]
 
 # The losses of each task, as the model names them.
 TASKS = {"detection": ("classification", "box", "centerness"), "re-id": ("oim", "triplet")}
@@ -66,34 +68,68 @@ def task_gradients(
 
 
 def gradient_meeting(
-    model: AlignPS, batches: Sequence[Batch], weights: LossWeights | None = None
+    model: AlignPS, batches: Sequence[Batch], weights: LossWeights | None = None, halvings: int = 0
 ) -> dict[str, dict[str, float]]:
-    """How the two tasks' gradients meet on each shared part, over some ``batches`` of (images, targets).
+    """:func:`meeting_of` the gradients that ``model`` has on some ``batches`` of (images, targets)."""
+    return meeting_of([task_gradients(model, images, targets, weights) for images, targets in batches], halvings)
 
-    Returns for each part: ``between``, the cosine of detection's gradient with re-id's on the same batch; ``detection``
-    and ``re-id``, the cosine of that task's gradients on two different batches (all three are means); ``share``,
-    re-id's part of the two gradients' lengths, 0..1.  A cosine with a gradient that is zero is nan, and so is that of
-    different batches if there is only one.
+
+def meeting_of(
+    gradients: Sequence[Mapping[str, Mapping[str, Tensor]]], halvings: int = 0
+) -> dict[str, dict[str, float]]:
+    """How two tasks' gradients meet on each shared part; ``gradients`` holds :func:`task_gradients` of N batches.
+
+    Returns for each part: ``between``, the cosine of detection's gradient with re-id's; ``detection`` and ``re-id``,
+    the cosine of a task's gradient with itself; ``room``, how far from 0 ``between`` could lie if both tasks' means had
+    one line: the root of the product of the two before, 0 if one of them is below 0; ``share``, re-id's part of the
+    two gradients' lengths, 0..1.  A cosine with a gradient that is zero is nan.
+
+    Cosines are means over all pairs of *different* batches, so that what is accidental in one batch enters none; nan
+    with a single batch.  With ``halvings``, gradients are summed over halves of the batches, and the cosine of one half
+    with the other is averaged over that many random halvings: noise averages out, what the batches agree on stays.
     """
-    gradients = [task_gradients(model, images, targets, weights) for images, targets in batches]
+    count = len(gradients)
+    pairs = _halves(count, halvings) if halvings else [([i], [j]) for i, j in combinations(range(count), 2)]
+    sums = [half for pair in pairs for half in pair] or [[0]]
     meeting = {}
-    for part in shared_parts(model):
-        one, other = ([found[task][part] for found in gradients] for task in TASKS)
-        lengths = sum(float(g.norm()) for g in one), sum(float(g.norm()) for g in other)
-        meeting[part] = {
-            "between": _mean([_cosine(a, b) for a, b in zip(one, other, strict=True)]),
-            **{
-                task: _mean([_cosine(a, b) for a, b in combinations(found, 2)])
-                for task, found in zip(TASKS, (one, other), strict=True)
-            },
+    for part in gradients[0][next(iter(TASKS))]:
+        both = torch.cat([torch.stack([batch[task][part] for batch in gradients]) for task in TASKS]).double()
+        products = both @ both.T  # (2N, 2N), of all with all: detection's rows first
+        cosines: dict[str, list[float]] = {"between": [], **{task: [] for task in TASKS}}
+        for left, right in pairs:
+            first, second = _moved(left, count), _moved(right, count)
+            cosines["between"] += [_cosine(products, left, second), _cosine(products, right, first)]
+            for task, halves in zip(TASKS, ((left, right), (first, second)), strict=True):
+                cosines[task].append(_cosine(products, *halves))
+        values = {name: _mean(found) for name, found in cosines.items()}
+        lengths = [sum(_length(products, _moved(half, rows)) for half in sums) for rows in (0, count)]
+        meeting[part] = values | {
+            "room": math.sqrt(math.prod(max(values[task], 0.0) for task in TASKS)),
             "share": lengths[1] / sum(lengths) if sum(lengths) else float("nan"),
         }
     return meeting
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    length = float(a.norm() * b.norm())
-    return float(a @ b) / length if length else float("nan")
+def _halves(count: int, halvings: int) -> list[tuple[list[int], list[int]]]:
+    """``halvings`` random ways to make two halves of ``count`` batches; of an odd number one stays out."""
+    generator = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(count, generator=generator).tolist() for _ in range(halvings)]
+    return [(order[: count // 2], order[count // 2 : count // 2 * 2]) for order in orders]
+
+
+def _moved(half: Sequence[int], rows: int) -> list[int]:
+    return [row + rows for row in half]
+
+
+def _length(products: Tensor, rows: Sequence[int]) -> float:
+    """The length of the sum of the gradients ``rows``, from the dot ``products`` of all with all."""
+    return math.sqrt(max(float(products[rows][:, rows].sum()), 0.0))
+
+
+def _cosine(products: Tensor, left: Sequence[int], right: Sequence[int]) -> float:
+    """The cosine of the sum of the gradients ``left`` with that of ``right``."""
+    length = _length(products, left) * _length(products, right)
+    return float(products[left][:, right].sum()) / length if length else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:

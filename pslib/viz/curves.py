@@ -19,6 +19,7 @@ MODEL_STYLES = {
     "alignps-long": (PALETTE["sky"], (0, (8, 2)), "P"),
     "baseline, live": (PALETTE["black"], ":", "D"),
     "scale-task": (PALETTE["green"], "-.", "^"),
+    "scale-region": (PALETTE["purple"], (0, (3, 1, 1, 1, 1, 1)), "X"),
     "region-task": (PALETTE["orange"], (0, (5, 2, 1, 2)), "v"),
 }
 _NAMES = {"alignps": "AlignPS"}

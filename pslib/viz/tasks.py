@@ -21,6 +21,7 @@ _PATHS = {
     "class": (PALETTE["vermillion"], "--", "s"),
     "box": (PALETTE["orange"], "-.", "^"),
     "re-id": (PALETTE["blue"], "-", "o"),
+    "random": (PALETTE["black"], ":", "d"),
 }
 
 
@@ -28,7 +29,8 @@ _PATHS = {
 class Readout:
     """Re-id by the features of each layer; ``reader`` is the path the embedding leaves from."""
 
-    values: Mapping[str, Interval]  # "neck", "class 1", "box 1", "re-id 1" ... and "embedding", in per cent
+    # "neck", "class 1", "box 1", "re-id 1", "random 1" (an untrained tower) ... and "embedding", in per cent
+    values: Mapping[str, Interval]
     reader: str  # "neck", "class", "box" or "re-id"
 
 

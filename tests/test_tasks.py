@@ -107,7 +107,12 @@ def test_meeting_by_hand():
     assert values["detection"] == pytest.approx(-7 / 25) and values["re-id"] == pytest.approx(0)
     assert values["between"] == pytest.approx((-3 / 5 - 4 / 5) / 2)  # detection of one batch, re-id of the other
     assert values["room"] == 0 and values["share"] == pytest.approx(4 / 14)
-    assert meeting_of(two, halvings=5)["neck"] == pytest.approx(values)  # halves of one batch each
+    assert math.isnan(values.pop("error"))
+    halved = meeting_of(two, halvings=5)["neck"]
+    assert {name: halved[name] for name in values} == pytest.approx(values)  # halves of one batch each
+    # Dot products of different batches: their means without one batch are 2.5, 2 and 1.5.
+    three = meeting_of(gradients_of(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]])))["neck"]
+    assert three["error"] == pytest.approx(math.sqrt(2 / 3 * 0.5) * (1 + 1 / 2 + 1 / 3) / 3)
 
 
 def test_noise_hides_opposed_means_until_gradients_are_summed():
@@ -120,7 +125,9 @@ def test_noise_hides_opposed_means_until_gradients_are_summed():
     for values, count in ((single, 1), (summed, 32)):
         expected = 25 * count / (25 * count + 400)
         assert values["detection"] == pytest.approx(expected, abs=0.06)
-        assert values["between"] == pytest.approx(-expected, abs=0.06) == -values["room"]
+        assert values["between"] == pytest.approx(-expected, abs=0.06)
+        assert values["room"] == pytest.approx(-values["between"], abs=0.06)
+        assert abs(values["between"] + expected) < 3 * values["error"] < 0.2
 
 
 def test_no_cosine_without_a_gradient_or_a_second_batch():

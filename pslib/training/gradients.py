@@ -81,8 +81,9 @@ def meeting_of(
 
     Returns for each part: ``between``, the cosine of detection's gradient with re-id's; ``detection`` and ``re-id``,
     the cosine of a task's gradient with itself; ``room``, how far from 0 ``between`` could lie if both tasks' means had
-    one line: the root of the product of the two before, 0 if one of them is below 0; ``share``, re-id's part of the
-    two gradients' lengths, 0..1.  A cosine with a gradient that is zero is nan.
+    one line: the root of the product of the two before, 0 if one of them is below 0; ``error``, the standard error of
+    ``between`` by leaving out one batch at a time (nan below three batches); ``share``, re-id's part of the two
+    gradients' lengths, 0..1.  A cosine with a gradient that is zero is nan.
 
     Cosines are means over all pairs of *different* batches, so that what is accidental in one batch enters none; nan
     with a single batch.  With ``halvings``, gradients are summed over halves of the batches, and the cosine of one half
@@ -105,6 +106,7 @@ def meeting_of(
         lengths = [sum(_length(products, _moved(half, rows)) for half in sums) for rows in (0, count)]
         meeting[part] = values | {
             "room": math.sqrt(math.prod(max(values[task], 0.0) for task in TASKS)),
+            "error": _error(products, sums),
             "share": lengths[1] / sum(lengths) if sum(lengths) else float("nan"),
         }
     return meeting
@@ -130,6 +132,22 @@ def _cosine(products: Tensor, left: Sequence[int], right: Sequence[int]) -> floa
     """The cosine of the sum of the gradients ``left`` with that of ``right``."""
     length = _length(products, left) * _length(products, right)
     return float(products[left][:, right].sum()) / length if length else float("nan")
+
+
+def _error(products: Tensor, sums: Sequence[Sequence[int]]) -> float:
+    """Jackknife error of the cosine between the tasks: that of the mean dot product, over the ``sums``' lengths."""
+    count = len(products) // 2
+    if count < 3:
+        return float("nan")
+    crossed = products[:count, count:] - products[:count, count:].diag().diag()  # (N, N), different batches only
+    without = (crossed.sum() - crossed.sum(0) - crossed.sum(1)) / ((count - 1) * (count - 2))  # (N,)
+    spread = math.sqrt((count - 1) * float(without.var(correction=0)))
+    lengths = [
+        _length(products, a) * _length(products, _moved(b, count))
+        for first, second in zip(sums[::2], sums[1::2], strict=True)
+        for a, b in ((first, second), (second, first))
+    ]
+    return spread * _mean([len(sums[0]) ** 2 / length if length else float("nan") for length in lengths])
 
 
 def _mean(values: Sequence[float]) -> float:

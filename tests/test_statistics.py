@@ -112,6 +112,13 @@ def test_verdict_tells_how_much_more():
     assert "about 4 times as many" in said.reason
 
 
+def test_undecided_says_what_is_excluded_already():
+    open_step = verdict(np.array([-0.9, 0.1]), Interval(-0.6, -1.3, 0.1), margin=1.0)  # 0.1 < 1: no rise by a point
+    assert open_step.word == "undecided" and open_step.reason.endswith("in the claimed direction is already excluded)")
+    wide = verdict(np.array([0.9, 0.1]), Interval(0.5, -0.6, 1.3), margin=1.0)
+    assert wide.word == "undecided" and "excluded" not in wide.reason
+
+
 def test_bad_input():
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match="3 for 2"):

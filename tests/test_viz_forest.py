@@ -11,8 +11,8 @@ from pslib.viz.forest import VERDICT_STYLES, effect_in_words, forest_alt, forest
 TITLES = {"cuhk-sysu": "left", "prw": "right"}
 
 
-def entry(name, kind, word, interval=None, effect=None, experiment="alignps-fig6"):
-    claim = Claim(name, f"{name} holds.", {"a": 1, "b": -1})
+def entry(name, kind, word, interval=None, effect=None, experiment="alignps-fig6", measure="map"):
+    claim = Claim(name, f"{name} holds.", {"a": 1, "b": -1}, measure=measure)
     return Entry(experiment, claim, kind, "tiny", Verdict(word, "because"), interval=interval, effect=effect)
 
 
@@ -58,6 +58,13 @@ def test_alt_text_names_the_claims(entries):
     alt = forest_alt(entries, TITLES)
     assert "left, reproduced (1): one" in alt and "right, undecided (1): two" in alt
     assert f"right, {NOT_RECORDED} (1)." in alt
+
+
+def test_rows_say_what_they_are_points_of():
+    grows = [entry("lead grows", "prw", "reproduced", Interval(5, 3, 7), measure="gallery growth")]
+    fig = forest_figure(grows, {"prw": "right"})
+    assert fig.axes[0].get_yticklabels()[1].get_text() == "lead grows (growth)"
+    assert "points of per cent" in fig.axes[0].get_xlabel() and "lead grows (growth)" in forest_alt(grows, {"prw": ""})
 
 
 def test_verdicts_differ_without_colour():

@@ -147,7 +147,9 @@ def verdict(per_seed: np.ndarray, interval: Interval, margin: float = 0.0, kind:
         return Verdict("undecided", f"the interval {ends} lies above 0 but {against} of {len(per_seed)} seeds "
                                     "disagree: more seeds would decide it")
     gap = max(abs(interval.mean), margin - abs(interval.mean))
-    return Verdict("undecided", f"the interval {ends} holds 0: " + _more(interval.half_width, gap))
+    excluded = " (a difference of the margin in the claimed direction is already excluded)"
+    smaller = excluded if interval.high < margin else ""
+    return Verdict("undecided", f"the interval {ends} holds 0: {_more(interval.half_width, gap)}{smaller}")
 
 
 def _more(half_width: float, needed: float) -> str:

@@ -6,20 +6,28 @@ from collections.abc import Sequence
 
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.ledger import NOT_RECORDED, Entry
+from pslib.experiments.registry import MEASURES, Claim
 
-__all__ = ["ledger_text", "ledger_summary"]
+__all__ = ["claim_label", "ledger_text", "ledger_summary"]
 
 WIDTH = 120
 WORDS = ("reproduced", "not reproduced", "undecided", NOT_RECORDED)
 LARGE_EFFECT = 3.0  # points: effects of the paper that a small experiment should be able to see
+SHORT = {"gallery growth": "growth"}  # as a claim's label says it
 PREDATES = "the claim was written down after all its records: it was not put at risk"
 
 
 def ledger_text(entries: Sequence[Entry]) -> str:
     """All entries grouped by experiment, and the summary."""
     sources = sorted({source for item in entries for source in item.sources})
+    measures = {item.claim.measure for item in entries}
     lines = [
-        "RECORDED on drawn sets: claims of the papers as differences in points [95 % interval over seeds and people].",
+        *textwrap.wrap(
+            "RECORDED on drawn sets: claims of the papers as differences in points of per cent [95 % interval over "
+            "seeds and people].  They are of search mAP, unless the claim says in brackets of what.",
+            WIDTH,
+        ),
+        *(f"  {SHORT.get(name, name)}: {MEASURES[name]}" for name in MEASURES if name in measures - {"map"}),
         *textwrap.wrap(f"Computed on: {'; '.join(sources) or 'nothing yet'}.", WIDTH),
         "REPORTED: the same difference of the numbers that the paper prints, on the real sets.",
     ]
@@ -30,7 +38,7 @@ def ledger_text(entries: Sequence[Entry]) -> str:
         lines += ["", f"{name}{about}"]
         if experiment and experiment.note:
             lines += textwrap.wrap(experiment.note, WIDTH, initial_indent="  ", subsequent_indent="  ")
-        wide = max(36, *(len(_label(item)) for item in group))
+        wide = max(36, *(len(claim_label(item.claim)) for item in group))
         lines.append(
             f"  {'claim':<{wide}} {'set':<9} {'RECORDED':<20} {'margin':>6} {'seeds':>5} {'REPORTED':>8}  verdict"
         )
@@ -59,10 +67,14 @@ def _counts(entries: Sequence[Entry]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in WORDS)
 
 
-def _label(item: Entry) -> str:
-    """The claim's name, with what it compares where that is not the search mAP, nor plain from the name."""
-    measure = "" if item.claim.measure in ("map", "spread", "inside", "gallery growth") else f" ({item.claim.measure})"
-    return f"{item.claim.name}{measure}"
+def claim_label(claim: Claim) -> str:
+    """The claim's name, with what it compares where that is not the search mAP.
+
+    >>> claim_label(Claim("the lead grows", "It grows.", {"ours": 1, "theirs": -1}, measure="gallery growth"))
+    'the lead grows (growth)'
+    """
+    measure = "" if claim.measure == "map" else f" ({SHORT.get(claim.measure, claim.measure)})"
+    return f"{claim.name}{measure}"
 
 
 def _line(item: Entry, wide: int) -> str:
@@ -72,7 +84,7 @@ def _line(item: Entry, wide: int) -> str:
     sign = "\u00b1" if item.claim.kind == "equivalence" else ""
     effect = "-" if item.effect is None else f"{item.effect:+.1f}"
     return (
-        f"  {_label(item):<{wide}} {item.set:<9} {difference:<20} {f'{sign}{item.claim.margin:g}':>6} "
+        f"  {claim_label(item.claim):<{wide}} {item.set:<9} {difference:<20} {f'{sign}{item.claim.margin:g}':>6} "
         f"{len(item.seeds):>5} {effect:>8}  {item.verdict.word}"
     )
 

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from pslib.experiments.ledger import NOT_RECORDED, Entry
+from pslib.experiments.ledger_text import claim_label
 from pslib.viz.figures import PALETTE, new_figure
 
 __all__ = ["VERDICT_STYLES", "effect_in_words", "forest_alt", "forest_figure", "tally", "tally_figure"]
@@ -78,7 +79,8 @@ def tally_figure(entries: Sequence[Entry]) -> Figure:
 def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure:
     """All claims, one row each and one panel a set: difference, 95 % interval, margin (grey), the verdict's mark.
 
-    ``titles`` gives each set's panel its title.  Beside a row stands in words how large the paper's own difference is.
+    ``titles`` gives each set's panel its title.  Differences are in points of per cent: of search mAP, where the row
+    does not say in brackets of what.  Beside a row stands in words how large the paper's own difference is.
     """
     rows = _rows(entries)
     fig, axes = new_figure(9.0, ROW * len(rows) + 1.0, 1, len(titles), squeeze=False, sharey=True, sharex=True)
@@ -98,11 +100,12 @@ def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure
         ax.set_title(title, fontsize=9)
         ax.text(high + gap, -1.0, "paper's own:", fontsize=7, va="center", clip_on=False)
         ax.set_xlim(low - gap, high + gap)
-        ax.set_xlabel("difference, points", fontsize=8)
+        ax.set_xlabel("difference, points of per cent", fontsize=8)
         ax.tick_params(labelsize=7.5, length=2)
         ax.tick_params(axis="y", length=0)
         ax.spines[["top", "right", "left"]].set_visible(False)
-    labels = [row[1] if isinstance(row, tuple) else row for row in rows]
+    told = {(entry.experiment, entry.claim.name): claim_label(entry.claim) for entry in entries}
+    labels = [told[row] if isinstance(row, tuple) else row for row in rows]
     axes[0, 0].set_yticks(range(len(rows)), labels, fontsize=7)
     for text, row in zip(axes[0, 0].get_yticklabels(), rows, strict=True):
         text.set_fontweight("normal" if isinstance(row, tuple) else "bold")
@@ -116,7 +119,7 @@ def forest_alt(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
     parts = []
     for kind, title in titles.items():
         for word in VERDICT_STYLES:
-            names = [entry.claim.name for entry in entries if entry.set == kind and entry.verdict.word == word]
+            names = [claim_label(entry.claim) for entry in entries if entry.set == kind and entry.verdict.word == word]
             if names:
                 told = f": {'; '.join(names)}" if word != NOT_RECORDED else ""
                 parts.append(f"{title}, {word} ({len(names)}){told}")

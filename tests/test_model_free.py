@@ -13,6 +13,7 @@ from pslib.evaluation import model_free
 from pslib.evaluation.model_free import (
     difficulty,
     difficulty_table,
+    histogram_search,
     mean_colour,
     measure,
     stripe_histogram,
@@ -54,6 +55,16 @@ def test_each_embedding_sees_what_it_can_see(tmp_path):
     assert 60 < found["mean colour"] < 95
     assert 20 < found["random"] < 45  # a quarter of all boxes is right
     assert found == measure(painted_set(tmp_path, outfits, noise=2), "regular")
+
+
+def test_histogram_search_tells_every_query(tmp_path):
+    # Two people dressed alike, in 7 frames of 3 boxes each: their 14 boxes tie, half of them right, so AP is 1/2.
+    data = painted_set(tmp_path, [(RED, BLUE), (RED, BLUE), (GREEN, GREEN)])
+    found = histogram_search(data, "regular")
+    assert found.ap == pytest.approx([0.5, 0.5, 1.0]) and found.person_ids.tolist() == [0, 1, 2]
+    assert measure(data, "regular")["histogram"] == pytest.approx(100 * found.mean_ap)
+    with pytest.raises(UserError, match="protocol"):
+        histogram_search(data, "TestG50")
 
 
 def test_brightness_counts_in_the_mean_colour(tmp_path):

@@ -111,6 +111,7 @@ def test_every_rank_verdict_and_reason_agrees_with_plain_loops(seed):
     assert ranking.detection.tolist() == rows
     assert ranking.verdict == verdicts and set(verdicts) <= set(VERDICTS)
     assert np.allclose(ranking.running_ap, running) and ranking.ap == pytest.approx(running[-1])
+    assert ranking.shown == shown
     said = {one.frame: one.reason for one in ranking.missed}
     assert {frame: reason.partition(" (")[0] for frame, reason in said.items()} == missed
     assert np.all(np.diff(ranking.similarity) <= 0) and len(ranking) == len(rows) and ranking.frames == 11

@@ -12,6 +12,7 @@ from pslib.data.redraw import what_ifs
 from pslib.data.scenes import VIEWS, sample_person, sample_scene
 from pslib.errors import UserError
 from pslib.evaluation.gallery import embed_gallery
+from pslib.evaluation.ranking import Missed, Ranking
 from pslib.viz import browser as draw
 from pslib.viz import browser_widget
 from pslib.viz.browser_input import MAX_PIXELS, box_in_image, data_uri, open_picture
@@ -74,7 +75,8 @@ def test_gallery_states_query_ranks_and_verdicts(asked):
     ranking = search.rank(query, "first")
     fig, alt = draw.gallery_figure(ranking, search.detections("first"), search.source.data, query="query: her")
     assert alt.startswith("query: her; ranks 1 to 10: " + ", ".join(ranking.verdict[:10]))
-    assert f"average precision {ranking.ap:.2f}" in alt and f"of {ranking.positives} true matches" in alt
+    assert f"average precision {ranking.ap:.2f}" in alt
+    assert f"of {ranking.positives} true matches outside the first 10." in alt
     row = ranking.detection[0]
     shown = texts(fig)
     assert f"rank 1, similarity {ranking.similarity[0]:.2f}" in shown
@@ -118,6 +120,14 @@ def test_missed_matches_are_listed_with_their_reasons(asked):
     html = blind.summary(query, blind.rank(query, "first"), "first")
     missed = blind.rank(query, "first").missed
     assert missed and all(one.reason in html for one in missed) and "threshold 1.00" in html
+    assert "True matches outside the first 10" in html
+
+
+def test_a_true_match_far_down_the_list_is_outside_and_not_lost(source):
+    far = [Missed(1, (0, 0, 1, 1), "ranked at 6", 6), Missed(2, (0, 0, 1, 1), "ranked at 9", 9)]
+    ranking = Ranking(np.arange(9), np.linspace(1, 0, 9), ["wrong"] * 9, 0.25, 2, 3, far, np.zeros(9), 4, shown=5)
+    assert draw.outcome_text(ranking) == "average precision 0.25, 2 of 3 true matches outside the first 5"
+    assert draw.outcome_html(ranking, source.data).count("ranked at") == 2
 
 
 def test_inside_names_the_place_of_every_maximum(asked):
@@ -125,6 +135,7 @@ def test_inside_names_the_place_of_every_maximum(asked):
     fig, alt = inside_of(search, query, "first")
     assert "similarity to the query: largest" in alt and "centerness" in alt and "detections" in alt
     assert inside_of(search, query, "first", place=1)[1].startswith("rank 1 (")
+    assert fig.get_figwidth() == 8 and inside_of(search, query, "first", width=6.4)[0].get_figwidth() == 6.4
     with pytest.raises(UserError, match="there is no rank"):
         inside_of(Search(search.source, search.gallery, "all", 1.0), query, "first", place=3)
 

@@ -17,10 +17,10 @@ from pslib.data.loading import load, read_image
 from pslib.errors import UserError, require_choice
 from pslib.evaluation.detections import Detections, normalise
 from pslib.evaluation.embed import ground_truth_queries
-from pslib.evaluation.search import search
+from pslib.evaluation.search import SearchResult, search
 from pslib.progress import progress
 
-__all__ = ["BANDS", "VALIDATION", "describe_boxes", "difficulty", "difficulty_table",
+__all__ = ["BANDS", "VALIDATION", "describe_boxes", "difficulty", "difficulty_table", "histogram_search",
            "measure", "mean_colour", "stripe_histogram", "widest_protocol"]
 
 BANDS = {"random": (0.0, 3.0), "mean colour": (0.0, 15.0), "histogram": (15.0, 45.0)}  # mAP in percent
@@ -61,25 +61,41 @@ def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, fl
     Mean colours are compared by Euclidean distance, which counts brightness and not only hue; random embeddings are
     drawn eight times and their mAP averaged.
     """
-    require_choice("protocol", protocol, list(data.protocols))
-    chosen = data.protocols[protocol]
-    needed = np.zeros(len(data.frames), bool)
-    for query, gallery in zip(chosen.queries, chosen.galleries, strict=True):
-        needed[gallery.frames] = needed[query.frame] = True
-    truth = Detections.from_ground_truth(data.frames)
-    truth = truth.select(needed[truth.frame])
+    truth = _true_boxes(data, protocol)
     colours, histograms = describe_boxes(data.frames, truth)
 
     def mean_ap(embeddings: np.ndarray, similarity: str = "cosine") -> float:
-        gallery = replace(truth, embeddings=embeddings)
-        queries = ground_truth_queries(chosen, gallery)
-        found = search(chosen, gallery, queries, num_frames=len(data.frames), similarity=similarity)
-        return 100 * found.mean_ap
+        return 100 * _search(data, protocol, replace(truth, embeddings=embeddings), similarity).mean_ap
 
     rng = np.random.default_rng(seed)
     noise = [normalise(rng.standard_normal((len(truth), RANDOM_DIM))) for _ in range(RANDOM_DRAWS)]
     return {"random": float(np.mean([mean_ap(draw) for draw in noise])),
             "mean colour": mean_ap(colours, "euclidean"), "histogram": mean_ap(histograms)}
+
+
+def histogram_search(data: PersonSearchSet, protocol: str) -> SearchResult:
+    """The search of ``data.protocols[protocol]`` by stripe histograms on ground-truth boxes; reads the images.
+
+    What a trained model must beat, query by query: the result's ``ap`` (Q,) is in 0..1.
+    """
+    truth = _true_boxes(data, protocol)
+    return _search(data, protocol, replace(truth, embeddings=describe_boxes(data.frames, truth)[1]))
+
+
+def _true_boxes(data: PersonSearchSet, protocol: str) -> Detections:
+    """The annotated boxes of all frames that the protocol's queries and galleries name."""
+    require_choice("protocol", protocol, list(data.protocols))
+    needed = np.zeros(len(data.frames), bool)
+    for query, gallery in zip(data.protocols[protocol].queries, data.protocols[protocol].galleries, strict=True):
+        needed[gallery.frames] = needed[query.frame] = True
+    truth = Detections.from_ground_truth(data.frames)
+    return truth.select(needed[truth.frame])
+
+
+def _search(data: PersonSearchSet, protocol: str, gallery: Detections, similarity: str = "cosine") -> SearchResult:
+    chosen = data.protocols[protocol]
+    queries = ground_truth_queries(chosen, gallery)
+    return search(chosen, gallery, queries, num_frames=len(data.frames), similarity=similarity)
 
 
 def difficulty_table(measured: dict[str, dict[str, float]]) -> str:

@@ -29,7 +29,7 @@ ALL = "all frames"  # the gallery that every set has besides its protocols
 
 @dataclass(frozen=True)
 class Missed:
-    """A true match that is not among the ranks shown: where, and ``reason``, a phrase; ``rank`` is 0 if it has none."""
+    """A true match outside the first ranks: where, and ``reason``, a phrase; ``rank`` is 0 if it has none."""
 
     frame: int
     box: tuple[float, float, float, float]
@@ -48,7 +48,7 @@ class Ranking:
     All but ``"right"`` count as wrong.
 
     ``ap`` in 0..1, or None where it cannot be told, and then ``note`` says why; ``rank`` of the first right one,
-    0 if there is none; ``positives`` true matches in the gallery; ``missed`` those not among the ranks shown;
+    0 if there is none; ``positives`` true matches in the gallery; ``missed`` those outside the first ``shown`` ranks;
     ``running_ap`` (K,) what the first n ranks have earned of the AP, empty without one (equal similarities count one
     by one here, together in ``ap``); ``frames`` how many were searched; ``compared`` "cosine" or "euclidean".
     """
@@ -65,6 +65,7 @@ class Ranking:
     note: str = ""
     appearances: list[Appearance] = field(default_factory=list)
     compared: str = "cosine"
+    shown: int = 10
 
     def __len__(self) -> int:
         return len(self.detection)
@@ -145,7 +146,7 @@ def rank(
     running = np.cumsum(precision * told.right) / resolve(among, -1).positives
     return Ranking(
         told.detection, told.similarity, verdict, told.ap, told.rank, positives, missed, running, searched,
-        appearances=told.appearances, compared=gallery.similarity,
+        appearances=told.appearances, compared=gallery.similarity, shown=shown,
     )  # fmt: skip
 
 

@@ -49,10 +49,11 @@ def ranking_text(ranking: Ranking, query: str, count: int = 10) -> str:
 
 
 def outcome_text(ranking: Ranking) -> str:
-    """What came of a search: average precision and how many true matches were missed, or why neither can be told."""
+    """What came of a search: average precision and how many true matches are not listed, or why neither can be told."""
     if ranking.ap is None:
         return ranking.note
-    return f"average precision {ranking.ap:.2f}, missed {len(ranking.missed)} of {ranking.positives} true matches"
+    outside = f"{len(ranking.missed)} of {ranking.positives} true matches outside the first {ranking.shown}"
+    return f"average precision {ranking.ap:.2f}, {outside}"
 
 
 def gallery_figure(ranking: Ranking, detections: Detections, data: PersonSearchSet, *, query: str, count: int = 10,
@@ -99,20 +100,22 @@ def ap_figure(ranking: Ranking, length: int) -> tuple[Figure, str]:
 
 
 def inside_figure(image: Any, boxes: np.ndarray, scores: np.ndarray, maps: Mapping[str, np.ndarray], *, stride: int,
-                  box: Sequence[float] | None = None, name: str = "the frame") -> tuple[Figure, str]:
+                  box: Sequence[float] | None = None, name: str = "the frame",
+                  width: float = 8.0) -> tuple[Figure, str]:
     """A picture as the network sees it: detections with their scores, and one panel for each of ``maps``.
 
     ``boxes`` (N, 4) xyxy px and ``scores`` (N,); ``maps`` are (h, w) by title, one value a cell of ``stride`` px,
-    cosines where the title says similarity and 0..1 elsewhere; ``box`` is the person asked for, in every panel.
+    cosines where the title says similarity and 0..1 elsewhere; ``box`` is the person asked for, in every panel, and
+    ``width`` the figure's in inches.
     """
     picture = to_array(image)
-    height, width = picture.shape[:2]
-    rows = -(-(1 + len(maps)) // 2)
-    fig, axes = new_figure(8.0, rows * (3.5 * height / width + 0.35), rows, 2, squeeze=False)
+    high, wide = picture.shape[:2]
+    rows, letters = -(-(1 + len(maps)) // 2), 9 if width >= 7 else 8
+    fig, axes = new_figure(width, rows * (0.4375 * width * high / wide + 0.35), rows, 2, squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     axes[0, 0].imshow(picture)
-    axes[0, 0].set_title(f"{len(boxes)} detections and their scores", fontsize=9)
+    axes[0, 0].set_title(f"{len(boxes)} detections and their scores", fontsize=letters)
     draw_boxes(axes[0, 0], boxes, [f"{score:.2f}" for score in scores], color=STYLES["wrong"][0], linestyle="dashed")
     told = []
     for ax, (title, values) in zip(axes.flat[1:], maps.items(), strict=False):
@@ -124,8 +127,8 @@ def inside_figure(image: Any, boxes: np.ndarray, scores: np.ndarray, maps: Mappi
         row, column = np.unravel_index(int(np.argmax(values)), values.shape)
         x, y = (column + 0.5) * stride, (row + 0.5) * stride
         ax.plot([x], [y], "x", color="black", markersize=7, markeredgewidth=2)
-        ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-        ax.set_title(f"{title}: largest {values.max():.2f} at the cross", fontsize=9)
+        ax.set(xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5))
+        ax.set_title(f"{title}: largest {values.max():.2f} at the cross", fontsize=letters)
         fig.colorbar(drawn, ax=ax, shrink=0.8, ticks=(-1, 0, 1) if cosine else (0, 0.5, 1))
         inside = box is not None and box[0] <= x <= box[2] and box[1] <= y <= box[3]
         where = "" if box is None else ", inside the box" if inside else ", outside the box"
@@ -144,7 +147,8 @@ def failures_figure(rows: Sequence[tuple[str, Sequence[Tile]]]) -> tuple[Figure,
 
 
 def outcome_html(ranking: Ranking, data: PersonSearchSet) -> str:
-    """What came of a search, and each missed true match with its frame and the reason, as HTML."""
+    """What came of a search, and each true match outside the first ranks with its frame and the reason, as HTML."""
     lines = "".join(f"<li>{escape(data.frames[one.frame].name)}: {escape(one.reason)}</li>" for one in ranking.missed)
-    listed = f"<b>Missed true matches</b><ul style='margin:0'>{lines}</ul>" if lines else ""
+    heading = f"<b>True matches outside the first {ranking.shown}</b>"
+    listed = f"{heading}<ul style='margin:0'>{lines}</ul>" if lines else ""
     return f"<p style='margin:2px 0'>{escape(outcome_text(ranking))}.</p>{listed}"

@@ -66,7 +66,7 @@ class Search:
         return [(query.frame, _row_of(data.frames[query.frame].boxes, query.box), ap) for query, ap in queries]
 
     def summary(self, query: Query, ranking: Ranking, model: str) -> str:
-        """The query in words, what came of it, and the true matches that were missed with their reasons, as HTML."""
+        """The query in words, what came of it, and the true matches outside the first ranks and why, as HTML."""
         x1, y1, x2, y2 = query.box
         head = (f"<b>{escape(query.name)}</b><br>{x2 - x1:.0f} x {y2 - y1:.0f} px, {escape(model)}, {escape(str(self))}"
                 f"<br>{len(ranking)} detections in {ranking.frames} frames")
@@ -78,7 +78,7 @@ def _row_of(boxes: np.ndarray, box: np.ndarray) -> int:
     return int(np.abs(boxes - box).sum(axis=1).argmin())
 
 
-def inside_of(search: Search, query: Query, model: str, place: int = 0) -> tuple[Figure, str]:
+def inside_of(search: Search, query: Query, model: str, place: int = 0, width: float = 8.0) -> tuple[Figure, str]:
     """What the network sees in the query's own picture (``place`` 0) or in the frame of rank ``place``."""
     image, box, name = query.image, query.box, "the query's own picture"
     embedding = embedding_of(query, search.source, model)
@@ -94,7 +94,7 @@ def inside_of(search: Search, query: Query, model: str, place: int = 0) -> tuple
     kept = seen.box_scores >= search.threshold
     maps = {"similarity to the query": seen.similarity(embedding), "score": seen.scores, "centerness": seen.centerness}
     return draw.inside_figure(image, seen.boxes[kept], seen.box_scores[kept], maps, stride=seen.stride, box=box,
-                              name=f"{name}, {model}, cells of {seen.level}")
+                              name=f"{name}, {model}, cells of {seen.level}", width=width)
 
 
 def changed_query(search: Search, query: Query, factor: str) -> Query:

@@ -135,7 +135,7 @@ def _add_training(commands) -> None:
                        help="override one recipe field; may be repeated")
     train.add_argument("--out", type=Path, default=None, help="folder of the run (default: build/runs)")
     train.add_argument("--record", action="store_true",
-                       help="write the record to data/results, and seed 0's weights to data/weights")
+                       help="write the record to data/results; seed 0's weights, of a recipe as it is, to data/weights")
     train.set_defaults(run=_later("pslib.experiments.commands", "train"))
 
     evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")

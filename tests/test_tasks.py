@@ -9,11 +9,15 @@ import torch
 from pslib.evaluation.readout import fresh_towers, layer_features
 from pslib.evaluation.statistics import Interval
 from pslib.models.alignps import STRUCTURES, AlignPS, AlignPSConfig
-from pslib.training.gradients import TASKS, gradient_meeting, meeting_of, shared_parts, task_gradients
+from pslib.training.gradients import TASKS, meeting_of, shared_parts, task_gradients
 from pslib.training.recipe import LossWeights
 from pslib.viz.tasks import Readout, bars_figure, fading_figure, structure_of, structures_figure
 
 READERS = {"reid-first": "neck", "parallel": "re-id tower", "box": "box tower", "class": "class tower"}
+
+
+def gradient_meeting(model, batches, weights=None):
+    return meeting_of([task_gradients(model, images, targets, weights) for images, targets in batches])
 
 
 def build(structure: str) -> AlignPS:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pslib.models.alignps import AlignPS
 from pslib.training.recipe import LossWeights
 
-__all__ = ["TASKS", "shared_parts", "task_gradients", "gradient_meeting", "meeting_of"]
+__all__ = ["TASKS", "shared_parts", "task_gradients", "meeting_of"]
 
 # The losses of each task, as the model names them.
 TASKS = {"detection": ("classification", "box", "centerness"), "re-id": ("oim", "triplet")}
@@ -65,13 +65,6 @@ def task_gradients(
                 name: torch.cat([next(pieces).flatten() for _ in members]) for name, members in parts.items()
             }
     return found
-
-
-def gradient_meeting(
-    model: AlignPS, batches: Sequence[Batch], weights: LossWeights | None = None, halvings: int = 0
-) -> dict[str, dict[str, float]]:
-    """:func:`meeting_of` the gradients that ``model`` has on some ``batches`` of (images, targets)."""
-    return meeting_of([task_gradients(model, images, targets, weights) for images, targets in batches], halvings)
 
 
 def meeting_of(

@@ -190,6 +190,19 @@ def test_crops_show_people_and_as_much_background():
     assert int((labels == len(data.person_ids)).sum()) == labelled and labels.min() >= 0
 
 
+def test_kept_crops_are_those_that_would_be_cut_anew(monkeypatch):
+    recipe = CROPS.with_(schedule__batch_size=8)
+    keeps = CropBatches(recipe, toy_data().train, 0)
+    first, again = (keeps[0][0] for _ in range(2))
+    assert keeps.resized, "nothing was kept: this compares nothing"
+    for module in ("crops", "batches"):
+        monkeypatch.setattr(f"pslib.training.{module}.CACHE_BYTES", 0)
+    forgets = CropBatches(recipe, toy_data().train, 0)
+    anew = forgets[0][0]
+    assert not forgets.resized and not forgets.cache
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(first, again, anew, strict=True))
+
+
 @pytest.mark.parametrize("recipe", [CROPS, SCENES.with_(start=None)], ids=lambda recipe: recipe.name)
 def test_a_set_that_labels_nobody_is_one_sentence(recipe):
     data = toy_data().train

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from pslib.data.annotations import PersonSearchSet
-from pslib.training.batches import TrainingBatches
+from pslib.training.batches import CACHE_BYTES, TrainingBatches
 from pslib.training.recipe import Recipe
 
 __all__ = ["CropBatches", "background_box"]
@@ -30,6 +30,7 @@ class CropBatches(TrainingBatches):
         super().__init__(recipe, data, seed)
         self.crops = list(_people(self.targets))
         self.background = len(data.person_ids)
+        self.resized: dict[int, Tensor] = {}  # the crops of people, which are the same in every epoch
         self.crops += [(frame, box, self.background) for frame, box, _ in self.crops]
 
     def __getitem__(self, step: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
@@ -37,11 +38,14 @@ class CropBatches(TrainingBatches):
         crops, targets = [], []
         for index in self.example_indices(step):
             frame, box, label = self.crops[index]
-            image = self._image(frame)
             if label == self.background:
+                image = self._image(frame)
                 people, size = self.targets[frame]["boxes"].numpy(), tuple(image.shape[-2:])
-                box = background_box(people, box, size, generator)
-            crops.append(self._crop(image, box, generator))
+                crop = self._crop(image, background_box(people, box, size, generator))
+            else:
+                crop = self._person(index)
+            mirrored = self.recipe.flip and float(torch.rand((), generator=generator)) < 0.5
+            crops.append(crop.flip(2) if mirrored else crop)
             targets.append({"labels": torch.tensor([label])})
         return crops, targets
 
@@ -50,13 +54,21 @@ class CropBatches(TrainingBatches):
         """How many examples an epoch has: the crops."""
         return len(self.crops)
 
-    def _crop(self, image: Tensor, box: np.ndarray, generator: torch.Generator) -> Tensor:
+    def _person(self, index: int) -> Tensor:
+        if index not in self.resized:
+            frame, box, _ = self.crops[index]
+            crop = self._crop(self._image(frame), box)
+            if self.cached_bytes + crop.nbytes > CACHE_BYTES:
+                return crop
+            self.resized[index] = crop
+            self.cached_bytes += crop.nbytes
+        return self.resized[index]
+
+    def _crop(self, image: Tensor, box: np.ndarray) -> Tensor:
         x1, y1 = (int(np.floor(value)) for value in box[:2])
         x2, y2 = (max(int(np.ceil(high)), low + 1) for high, low in zip(box[2:], (x1, y1), strict=True))
         size = list(self.recipe.crop_size)
-        crop = F.resize(image[:, max(y1, 0) : y2, max(x1, 0) : x2], size, antialias=True)
-        mirrored = self.recipe.flip and float(torch.rand((), generator=generator)) < 0.5
-        return crop.flip(2) if mirrored else crop
+        return F.resize(image[:, max(y1, 0) : y2, max(x1, 0) : x2], size, antialias=True)
 
 
 def _people(targets: list[dict[str, Tensor]]) -> Iterator[tuple[int, np.ndarray, int]]:

@@ -37,7 +37,7 @@ def correlated_figure(rho: float, a: np.ndarray, noise: np.ndarray) -> Figure:
     left.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
     left.set_xlabel("what the dense branch says", fontsize=8.5)
     left.set_ylabel("what the ROI branch says", fontsize=8.5)
-    left.set_title(f"correlation {rho:.2f}: r is known to ±{2 * rest:.2f} instead of ±2", fontsize=9)
+    left.set_title(f"correlation {rho:.2f}: r is known\nto ±{2 * rest:.2f} instead of ±2", fontsize=9)
     at = np.linspace(-0.995, 0.995, 400)
     right.plot(at, _nats(at), color="black", lw=1.5)
     right.plot(rho, _nats(rho), "o", color=PALETTE["vermillion"], ms=9)

@@ -5,7 +5,7 @@ import pytest
 from pslib import paths
 from pslib.data.loading import load
 from pslib.evaluation.model_free import measure
-from pslib.experiments.ian import VARIANTS
+from pslib.experiments.ian_variants import VARIANTS
 from pslib.experiments.lookup import records_of
 
 NAMES = ("e2e-ps", "ian", "e2e-deep", "ian-deep")

@@ -8,7 +8,7 @@ from pslib.evaluation.model_free import measure
 from pslib.experiments.ian_variants import VARIANTS
 from pslib.experiments.lookup import records_of
 
-NAMES = ("e2e-ps", "ian", "e2e-deep", "ian-deep")
+NAMES = ("e2e-ps", "ian", "e2e-ps-long", "ian-long", "e2e-deep", "ian-deep")
 # Runs that ended below the histogram, by name: the ledger's note on Table VI says so, and any other is a failure here.
 SHORT = {("prw", "e2e-deep", 0), ("prw", "ian-deep", 0)}
 

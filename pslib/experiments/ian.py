@@ -24,11 +24,13 @@ TABLE1 = Experiment(
     kinds=_CUHK,
     rows={
         "E2E-PS (VGGNet)": "vgg-dropout-0",
-        "E2E-PS (ResNet-50)": "e2e-ps",
+        "E2E-PS (ResNet-50)": "e2e-ps-long",
         "E2E-PS (ResNet-101)": "e2e-deep",
         "JDI-PS (ResNet-50)": "jdi-ps",
-        "IAN (ResNet-50)": "ian",
+        "IAN (ResNet-50)": "ian-long",
         "IAN (ResNet-101)": "ian-deep",
+        "E2E-PS (ResNet-50), short schedule": "e2e-ps",
+        "IAN (ResNet-50), short schedule": "ian",
     },
     claims=(
         better("IAN (ResNet-50)", "E2E-PS (ResNet-50)", "Center loss improves search with ResNet-50."),
@@ -229,7 +231,7 @@ GALLERY = Experiment(
         "E2E-PS (VGGNet)": "vgg-dropout-0",
         "E2E-PS (ResNet-101)": "e2e-deep",
         "JDI-PS (ResNet-50)": "jdi-ps",
-        "IAN (ResNet-50)": "ian",
+        "IAN (ResNet-50)": "ian-long",
         "IAN (ResNet-101)": "ian-deep",
     },
     claims=(

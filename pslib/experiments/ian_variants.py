@@ -28,6 +28,7 @@ _VGG_FINE = Schedule(steps=400, batch_size=4, learning_rate=1e-4, policy="steps"
 # 10,000 of the paper's 120,000 iterations of step 2.
 _LEG = Schedule(steps=200, batch_size=4, learning_rate=1e-4, policy="steps", milestones=(), warmup_steps=0)
 
+_LONG = three_steps(TwoStageConfig(), "two-stage-long")
 _DEEP = three_steps(TwoStageConfig(backbone="tiny-deep"), "deep")
 # VGGNet has dropout behind fc6, fc7 and feat, and a ReLU on feat.
 _PLAIN = TwoStageConfig(backbone="tiny-vgg", feature_relu=True, fc_width=512, embedding_dim=128)
@@ -45,8 +46,11 @@ def _curve(start: Recipe, name: str, weight: float) -> dict[str, Recipe]:
 
 
 VARIANTS: dict[str, Recipe] = {
+    # The short schedule of the recipes that have a name, and the longer one of all other rows.
     "e2e-ps": RECIPES["e2e-ps"],
     "ian": RECIPES["ian"],
+    "e2e-ps-long": fine_tuned(_LONG, "e2e-ps-long"),
+    "ian-long": fine_tuned(_LONG, "ian-long", center=CENTER_WEIGHT),
     "jdi-ps": RECIPES["jdi-ps"],
     "e2e-deep": fine_tuned(_DEEP, "e2e-deep"),
     "ian-deep": fine_tuned(_DEEP, "ian-deep", center=CENTER_WEIGHT),

@@ -29,8 +29,8 @@ TABLE1 = Experiment(
         "JDI-PS (ResNet-50)": "jdi-ps",
         "IAN (ResNet-50)": "ian-long",
         "IAN (ResNet-101)": "ian-deep",
-        "E2E-PS (ResNet-50), short schedule": "e2e-ps",
-        "IAN (ResNet-50), short schedule": "ian",
+        "E2E-PS (ResNet-50), short": "e2e-ps",
+        "IAN (ResNet-50), short": "ian",
     },
     claims=(
         better("IAN (ResNet-50)", "E2E-PS (ResNet-50)", "Center loss improves search with ResNet-50."),

@@ -1,5 +1,8 @@
 """What the records of E2E-PS and IAN must show before anything is concluded from them."""
 
+import math
+
+import numpy as np
 import pytest
 
 from pslib import paths
@@ -28,3 +31,18 @@ def test_e2e_ps_and_ian_tell_people_apart_better_than_their_colours_do(kind):
         told = {one for one in SHORT if one[:2] == (kind, name) and one[2] in reached}
         assert below == told, (name, reached, histogram)
         assert not reached or sum(reached.values()) / len(reached) > histogram, (name, reached, histogram)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_identity_loss_ends_well_below_where_it_started(name):
+    """RSS over labelled people: an untrained network has the logarithm of the number of sampled classes."""
+    recipe = VARIANTS[name]
+    uniform = math.log(recipe.model.rss_samples)
+    records = [record for kind in ("cuhk-sysu", "prw") for record in records_of(recipe.with_(kind=kind))]
+    assert records, "a model without any record proves nothing"
+    for record in records:
+        curve = record.arrays["loss/rss_people"].astype(float)
+        ends = np.nanmean(curve[-len(curve) // 10 :])
+        run = f"{name}, {record.info['recipe']['kind']}, seed {record.info['seed']}"
+        print(f"{run}: {uniform:.2f} at first, {ends:.2f} at last")
+        assert ends < 0.7 * uniform

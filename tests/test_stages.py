@@ -304,3 +304,12 @@ def test_a_memory_that_refuses_a_step_ends_the_run_with_its_curves(monkeypatch):
     with pytest.raises(DivergedError, match="step 1 of run") as caught:
         train(SCENES.with_(start=None), toy_data().train, 0)
     assert len(caught.value.curves.losses["rss"]) == 1
+
+
+def test_features_that_are_no_numbers_end_the_run_with_one_sentence():
+    data = toy_data().train
+    recipe = SCENES.with_(start=None)
+    initial = build_model(recipe, len(data.person_ids), 0).state_dict()
+    initial["head.feat.bias"] = torch.full_like(initial["head.feat.bias"], torch.nan)
+    with pytest.raises(DivergedError, match="training diverged at step 1 of run toy-.*: lower schedule.learning_rate"):
+        train(recipe, data, 0, initial=initial)

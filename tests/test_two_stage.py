@@ -202,7 +202,8 @@ def check_losses(model, images, targets):
     expected = {"box": sum(box) / row}
     if model.config.identity_loss == "rss":
         mean = model.config.center_reduction == "mean"
-        expected |= {"rss": sum(rss) / len(rss), "center": sum(center) / (max(1, len(center)) if mean else 1)}
+        regions = len(rss) if model.config.rss_average == "labelled" else row
+        expected |= {"rss": sum(rss) / regions, "center": sum(center) / (max(1, len(center)) if mean else 1)}
     else:
         expected |= {"person": sum(person) / row, "oim": sum(oim) / len(oim)}
     for key, value in expected.items():
@@ -215,6 +216,7 @@ LOSS_SWITCHES = [
     {"rss_samples": None, "dropout": 0.5, "center_attach": "before"},
     {"rss_samples": None, "dropout": 0.5},
     {"identity_loss": "oim"},
+    {"rss_samples": None, "rss_average": "rows"},
 ]
 
 
@@ -230,6 +232,7 @@ FAULTS = [
     ("two_stage", "max(1, len(labels))  # as", "max(1, int(person.sum()))  # as", 0),
     ("two_stage", "(10.0, 10.0, 5.0, 5.0)", "(1.0, 1.0, 1.0, 1.0)", 0),
     ("two_stage", "output.dropped), labels, config.rss", "output.features), labels, config.rss", 3),
+    ("two_stage", ", average=config.rss_average", "", 5),
     ("two_stage", "self.centers.seen, config", "None, config", 0),
     ("two_stage", "focal_gamma=0.0", "focal_gamma=2.0", 4),
     ("two_stage", "person.long(), reduction", "(~person).long(), reduction", 4),

@@ -46,7 +46,7 @@ def _curve(start: Recipe, name: str, weight: float) -> dict[str, Recipe]:
 
 
 VARIANTS: dict[str, Recipe] = {
-    # The short schedule of the recipes that have a name, and the longer one of all other rows.
+    # The short schedule, of the recipes that have a name; the other residual networks with RSS have the longer one.
     "e2e-ps": RECIPES["e2e-ps"],
     "ian": RECIPES["ian"],
     "e2e-ps-long": fine_tuned(_LONG, "e2e-ps-long"),

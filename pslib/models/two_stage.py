@@ -153,7 +153,9 @@ class TwoStage(nn.Module):
         losses["box"] = box / max(1, len(labels))  # as Fast R-CNN: background counts in the mean
         if config.identity_loss == "oim":
             return losses | self._oim_losses(output, labels, person)
-        losses["rss"], per_row = random_sampling_softmax(self.classify(output.dropped), labels, config.rss_samples)
+        losses["rss"], per_row = random_sampling_softmax(
+            self.classify(output.dropped), labels, config.rss_samples, average=config.rss_average
+        )
         known = person & (labels >= 0)
         self.monitored = {"rss_people": per_row[known].detach().mean()}  # nan where nobody is labelled: no zero
         rows = truth if config.center_boxes == "ground-truth" else person

@@ -26,6 +26,7 @@ class TwoStageConfig(ProposalConfig):
     positive_iou: float = 0.5  # overlap from which an ROI shows the person, with her identity
     identity_loss: str = "rss"  # or "oim"
     rss_samples: int | None = 64  # classes a row; None: the full softmax
+    rss_average: str = "labelled"  # over the regions that have a label; or "rows", over all, as released
     center_boxes: str = "ground-truth"  # what center loss reads; or "all", all positive ROIs (Table II)
     center_attach: str = "after"  # the dropout of feat; or "before"
     center_alpha: float = 0.5  # the centers' learning rate
@@ -40,6 +41,7 @@ class TwoStageConfig(ProposalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("average", self.rss_average, ("labelled", "rows"))
         require_choice("identity loss", self.identity_loss, ("rss", "oim"))
         require_choice("boxes of center loss", self.center_boxes, ("ground-truth", "all"))
         require_choice("attachment of center loss", self.center_attach, ("before", "after"))

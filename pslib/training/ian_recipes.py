@@ -74,6 +74,7 @@ _PAPER_MODEL = TwoStageConfig(
     frozen_backbone=True,
     embedding_dim=256,
     rss_samples=100,
+    rss_average="rows",
     center_reduction="sum",  # Eq. 1 as printed, which the paper's lambda belongs to
     anchor_sizes=(128.0, 256.0, 512.0),
     anchor_ratios=(0.5, 1.0, 2.0),
@@ -100,21 +101,30 @@ _SGD = Schedule(
 )
 
 
-_PAPER_START = three_steps(
-    _PAPER_MODEL,
-    "ian-paper",
-    crops=replace(_SGD, steps=20_000, batch_size=8, milestones=()),
-    scenes=_SGD,
-    profile="paper",
-    warm_start="none",
-    image_sizes=((1000, 600),),
-    test_size=(1000, 600),
-    crop_size=(224, 224),
-    workers=4,
-)
+def _paper_start(model: TwoStageConfig, name: str) -> Recipe:
+    """Steps 1 and 2 at the paper's sizes."""
+    return three_steps(
+        model,
+        name,
+        crops=replace(_SGD, steps=20_000, batch_size=8, milestones=()),
+        scenes=_SGD,
+        profile="paper",
+        warm_start="none",
+        image_sizes=((1000, 600),),
+        test_size=(1000, 600),
+        crop_size=(224, 224),
+        workers=4,
+    )
+
+
+_PAPER_START = _paper_start(_PAPER_MODEL, "ian-paper")
 _LAST = replace(_SGD, steps=20_000, learning_rate=1e-4, milestones=())
 _E2E_PAPER = fine_tuned(_PAPER_START, "e2e-ps-paper", _LAST)
 _IAN_PAPER = fine_tuned(_PAPER_START, "ian-paper", _LAST, CENTER_WEIGHT)
+# Tables III and IV: VGGNet with dropout behind fc6, fc7 and feat; and with none, where center loss helps.
+_VGG = replace(_PAPER_MODEL, backbone="vgg16", fc_width=4096, feature_relu=True)
+_E2E_VGG_PAPER = fine_tuned(_paper_start(replace(_VGG, dropout=0.5), "vgg-paper"), "e2e-ps-vgg-paper", _LAST)
+_IAN_VGG_PAPER = fine_tuned(_paper_start(_VGG, "vgg-bare-paper"), "ian-vgg-paper", _LAST, CENTER_WEIGHT)
 _JDI_PAPER = _PAPER_START.with_(
     name="jdi-ps-paper",
     start=None,
@@ -124,6 +134,6 @@ _JDI_PAPER = _PAPER_START.with_(
     schedule__steps=50_000,
     schedule__milestones=(0.8,),
 )
-IAN_RECIPES = (_E2E, _IAN, _JDI, _E2E_PAPER, _IAN_PAPER, _JDI_PAPER)
+IAN_RECIPES = (_E2E, _IAN, _JDI, _E2E_PAPER, _IAN_PAPER, _JDI_PAPER, _E2E_VGG_PAPER, _IAN_VGG_PAPER)
 # The released queue of PRW; the paper gives no other schedule for it.
 IAN_ON_PRW: dict[str, dict[str, object]] = {"jdi-ps-paper": {"model__queue_size": 500}}

@@ -60,11 +60,11 @@ def two_stage_figure(
     """Draw ``model`` in training on one image with two people; the numbers are those of :func:`two_stage_shapes`."""
     shapes, config = two_stage_shapes(model, size, people), model.config
     fig, ax = new_figure(8.2, 3.6)
-    ax.set(xlim=(0, 100), ylim=(0, 50))
+    ax.set(xlim=(-1.5, 100), ylim=(0, 50))
     ax.axis("off")
     _headings(ax)
     regions, truth = shapes["ROIs"][0], shapes["true boxes"][0]
-    draw_block(ax, 0, 16, 10, 10, "image", shapes["image"], SHARED)
+    draw_block(ax, -1.3, 16, 12.5, 10, "image", shapes["image"], SHARED)
     draw_block(ax, 14, 16, 12, 10, "trunk's map", shapes["trunk"], SHARED)
     draw_block(ax, 14, 33, 12, 10, "RPN, score of\nevery anchor", shapes["objectness"], DETECTION)
     draw_block(ax, 30, 33, 12, 10, "proposals", shapes["proposals"], DETECTION)
@@ -72,12 +72,12 @@ def two_stage_figure(
     name = {"pool": "ROI pooling", "align": "RoIAlign"}[config.roi_layer]
     draw_block(ax, 46, 16, 13, 10, name, shapes["ROIs"], SHARED)
     stage = "last stage" if model.fully_connected is None else "fc6, fc7"
-    draw_block(ax, 63, 16, 12, 10, stage, shapes["second stage"], SHARED)
+    draw_block(ax, 62, 16, 14, 10, stage, shapes["second stage"], SHARED)
     draw_block(ax, 79, 24, 9, 9, "feat", shapes["feat"], REID)
     draw_block(ax, 79, 5, 9, 9, "box", shapes["box"], DETECTION)
     for start, end in (
-        ((10, 21), (14, 21)), ((20, 26), (20, 33)), ((26, 38), (30, 38)), ((42, 38), (49, 26)), ((42, 7), (49, 16)),
-        ((59, 21), (63, 21)), ((75, 23), (79, 28)), ((75, 19), (79, 10)),
+        ((11.2, 21), (14, 21)), ((20, 26), (20, 33)), ((26, 38), (30, 38)), ((42, 38), (49, 26)), ((42, 7), (49, 16)),
+        ((59, 21), (62, 21)), ((76, 23), (79, 28)), ((76, 19), (79, 10)),
     ):  # fmt: skip
         draw_arrow(ax, start, end)
     draw_arrow(ax, (26, 21), (46, 21), "the map itself")

@@ -57,6 +57,11 @@ def test_cells_that_tables_share_are_one_run(one, other, kind):
     assert first == second
 
 
+@pytest.mark.parametrize("name", ["alignps-fig6", *(f"alignps-table{number}" for number in range(1, 8))])
+def test_every_row_of_a_table_of_alignps_stands_in_a_claim(name):
+    assert set(EXPERIMENTS[name].rows) == {row for claim in EXPERIMENTS[name].claims for row in claim.contrast}
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_an_experiment_holds_together(experiment):
     assert experiment.name in EXPERIMENTS and experiment.title and experiment.source and experiment.rows

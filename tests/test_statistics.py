@@ -99,6 +99,10 @@ def test_same_generator_same_interval():
     ([1, 1], (0.5, 1.5), 1.0, "equivalence", "undecided"),
     ([1, 1], (-3.0, 5.0), 1.0, "equivalence", "undecided"),
     ([1, 1.6], (0.9, 1.7), 1.0, "equivalence", "undecided"),
+    ([-3, -4], (-4.5, -2.5), 1.0, "no-better", "reproduced"),
+    ([0.5, -2], (-3.0, 1.0), 1.0, "no-better", "reproduced"),
+    ([2, 3], (1.5, 3.5), 1.0, "no-better", "not reproduced"),
+    ([0.5, 2], (-0.5, 2.5), 1.0, "no-better", "undecided"),
 ])
 def test_verdict_rule(per_seed, ends, margin, kind, word):
     low, high = ends

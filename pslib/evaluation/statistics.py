@@ -11,7 +11,18 @@ import numpy as np
 
 from pslib.errors import UserError, require_choice
 
-__all__ = ["Interval", "Verdict", "bootstrap_mean", "bootstrap_runs", "nested_bootstrap", "paired_bootstrap", "verdict"]
+__all__ = [
+    "CLAIM_KINDS",
+    "Interval",
+    "Verdict",
+    "bootstrap_mean",
+    "bootstrap_runs",
+    "nested_bootstrap",
+    "paired_bootstrap",
+    "verdict",
+]
+
+CLAIM_KINDS = ("difference", "equivalence", "no-better")  # what a claim may say of a difference, see verdict
 
 
 @dataclass(frozen=True)
@@ -113,17 +124,25 @@ def verdict(per_seed: np.ndarray, interval: Interval, margin: float = 0.0, kind:
     ``per_seed`` (S,) mean difference of each seed, positive in the claimed direction; ``margin`` the smallest
     difference that matters, in the same unit.  ``kind="difference"``: reproduced if the interval lies above 0 and all
     seeds agree; otherwise not reproduced if it lies below 0 or within the margin.  ``kind="equivalence"``: reproduced
-    if the interval lies within the margin, not reproduced if wholly outside.
+    if the interval lies within the margin, not reproduced if wholly outside.  ``kind="no-better"``: reproduced if the
+    interval does not reach above the margin, however far below 0 it lies, not reproduced if wholly above the margin.
 
     >>> print(verdict(np.array([4., 6.]), Interval(5., 2., 8.)))
     reproduced: the interval [2, 8] lies above 0 and all 2 seeds agree
     >>> print(verdict(np.array([1., -.5]), Interval(.2, -1., 1.5), margin=2.).word)
     not reproduced
     """
-    require_choice("kind", kind, ("difference", "equivalence"))
+    require_choice("kind", kind, CLAIM_KINDS)
     per_seed = np.atleast_1d(np.asarray(per_seed, np.float64))
     ends = f"[{interval.low:.3g}, {interval.high:.3g}]"
     within = -margin <= interval.low and interval.high <= margin
+    if kind == "no-better":
+        if interval.high <= margin:
+            return Verdict("reproduced", f"the interval {ends} does not reach above the margin {margin:.3g}")
+        if interval.low > margin:
+            return Verdict("not reproduced", f"the interval {ends} lies above the margin {margin:.3g}")
+        return Verdict("undecided", f"the interval {ends} straddles the margin {margin:.3g}: "
+                                    + _more(interval.half_width, abs(margin - interval.mean)))
     if kind == "equivalence":
         if within:
             return Verdict("reproduced", f"the interval {ends} lies within the margin {margin:.3g}")

@@ -5,13 +5,23 @@ at the uniform plateau after AlignPS's 360 steps, so Fig. 6, Table I and Table I
 schedule, three times as long.  (They first gave it to those rows only, so that none would be below AlignPS for want of
 steps.  The first such record, P3, P4, P5, came out above AlignPS: AlignPS gains from steps as well, and a comparison at
 unequal steps says nothing.  The rows were made equal before AlignPS had any record on the long schedule.)  Every row of
-Tables II, IV and V has both alignments and learns in 360 steps.
+Tables II, IV and V has scale and task alignment and leaves the plateau in 360 steps, which is not all that it can
+learn: their verdicts are about equal, short training, and their notes say so.
 """
 
 from pslib.experiments.alignps_variants import VARIANTS
 from pslib.experiments.registry import Claim, Experiment, better
 
 __all__ = ["VARIANTS", "EXPERIMENTS"]
+
+_SHORT = (
+    "All rows have 360 steps, with which AlignPS has left the plateau but not finished learning: compare it with its "
+    "row of 1080 steps in Table I.  A verdict is one at equal, short training."
+)
+_EVEN = (
+    "All rows have 1080 steps.  As first written, AlignPS had 360 and the rows that lack scale or task alignment 1080; "
+    "the first of those records came out above AlignPS, and then all rows got 1080."
+)
 
 FIG6 = Experiment(
     name="alignps-fig6",
@@ -37,6 +47,7 @@ FIG6 = Experiment(
         better("all", "scale+task", "Region alignment adds to the other two."),
         better("all", "region+task", "Scale alignment adds to the other two."),
     ),
+    note=_EVEN,
     variants=VARIANTS,
 )
 TABLE1 = Experiment(
@@ -67,6 +78,14 @@ TABLE1 = Experiment(
             margin=0.5,
             column="recall",
         ),
+        Claim(
+            "P3, P4 detect > P3",
+            "Two levels detect slightly better.",
+            {"P3, P4": 1, "P3": -1},
+            measure="recall",
+            margin=0.5,
+            column="recall",
+        ),
         better(
             "P3, multi-scale",
             "P3, P4, P5, multi-scale",
@@ -75,6 +94,7 @@ TABLE1 = Experiment(
             source="Sec. IV-C, prose",
         ),
     ),
+    note=_EVEN,
     variants=VARIANTS,
 )
 TABLE2 = Experiment(
@@ -99,10 +119,15 @@ TABLE2 = Experiment(
         better("all", "none", "All three together improve search."),
         better("lateral+output", "lateral", "Output deformable convolutions add to lateral ones.", margin=1.0),
         better("lateral+output", "output", "Lateral deformable convolutions add to output ones.", margin=1.0),
+        better("lateral+concat", "lateral", "Concatenation adds to lateral deformable convolutions.", margin=1.0),
+        better("lateral+concat", "concat", "Lateral deformable convolutions add to concatenation."),
+        better("output+concat", "output", "Concatenation adds to output deformable convolutions.", margin=1.0),
+        better("output+concat", "concat", "Output deformable convolutions add to concatenation."),
         better("all", "lateral+output", "Concatenation adds to both deformable convolutions.", margin=1.0),
         better("all", "lateral+concat", "Output deformable convolutions add to the other two."),
         better("all", "output+concat", "Lateral deformable convolutions add to the other two.", margin=1.0),
     ),
+    note=_SHORT,
     variants=VARIANTS,
 )
 TABLE3 = Experiment(
@@ -147,7 +172,7 @@ TABLE3 = Experiment(
         ),
     ),
     note='"identity start": the backbone was trained to tell people apart, other people than any here; all other rows '
-    "start from one that knows none.",
+    f"start from one that knows none.  {_EVEN}",
     variants=VARIANTS,
 )
 TABLE4 = Experiment(
@@ -161,6 +186,7 @@ TABLE4 = Experiment(
         better("TOIM w/ LUT", "OIM", "A triplet term with table rows improves OIM.", margin=1.0),
         better("TOIM w/ LUT", "TOIM w/o LUT", "Table rows improve the triplet term.", margin=1.0),
     ),
+    note=_SHORT,
     variants=VARIANTS,
 )
 TABLE5 = Experiment(
@@ -173,7 +199,8 @@ TABLE5 = Experiment(
         "res3": "res3",
         "res3 & res4": "res3-4",
         "res3 & res4 & res5": "res3-5",
-        "no AFA": "scale-task",
+        "plain neck": "scale-task",
+        "plain neck, concat": "concat",
     },
     claims=(
         better("res3", "none", "Deformable convolutions in res3 improve search.", margin=1.0),
@@ -181,14 +208,19 @@ TABLE5 = Experiment(
         better("res3 & res4 & res5", "none", "Deformable convolutions in res3 to res5 improve search.", margin=1.0),
         Claim(
             "AFA matters more than the backbone",
-            "The deformable convolutions of AFA bring more than those of the backbone.",
-            {"none": 2, "no AFA": -1, "res3 & res4 & res5": -1},
-            column=None,
+            "Region alignment of the neck brings more than deformable convolutions in the backbone.",
+            {"none": 2, "plain neck": -1, "res3 & res4 & res5": -1},
+            source="Sec. IV-C, prose",
+        ),
+        Claim(
+            "AFA's convolutions matter more than the backbone's",
+            "The deformable convolutions of the neck bring more than those of the backbone.",
+            {"none": 2, "plain neck, concat": -1, "res3 & res4 & res5": -1},
             source="Sec. IV-C, prose",
         ),
     ),
-    note='"no AFA" is "none" of Table II.  The last claim compares two gains: (none - no AFA) - (res3 & res4 & res5 - '
-    "none).",
+    note='"plain neck" is "none" of Table II, "plain neck, concat" its "concat".  The last two claims compare two '
+    f"gains: (none - plain neck) - (res3 & res4 & res5 - none).  {_SHORT}",
     variants=VARIANTS,
 )
 PROSE = Experiment(

@@ -81,7 +81,7 @@ def _line(item: Entry, wide: int) -> str:
     difference = "-"
     if item.interval is not None:
         difference = f"{item.interval.mean:+.1f} [{item.interval.low:+.1f}, {item.interval.high:+.1f}]"
-    sign = "\u00b1" if item.claim.kind == "equivalence" else ""
+    sign = {"equivalence": "\u00b1", "no-better": "\u2264"}.get(item.claim.kind, "")
     effect = "-" if item.effect is None else f"{item.effect:+.1f}"
     return (
         f"  {claim_label(item.claim):<{wide}} {item.set:<9} {difference:<20} {f'{sign}{item.claim.margin:g}':>6} "
@@ -91,6 +91,9 @@ def _line(item: Entry, wide: int) -> str:
 
 def _remarks(item: Entry) -> list[str]:
     said = [item.verdict.reason] if item.verdict.word in ("undecided", NOT_RECORDED) else []
-    said += [PREDATES] if item.predates else []
+    if item.predates:
+        said.append(PREDATES)
+    elif item.older:
+        said.append(f"older than the claim: {', '.join(map(repr, item.older))}")
     return [line for text in said for line in textwrap.wrap(text, WIDTH, initial_indent=" " * 6,
                                                             subsequent_indent=" " * 6)]

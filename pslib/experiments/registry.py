@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pslib.errors import UserError, require_choice
+from pslib.evaluation.statistics import CLAIM_KINDS
 from pslib.training.recipe import Recipe
 
 __all__ = ["KINDS", "MEASURES", "Claim", "Experiment", "better"]
@@ -31,7 +32,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One conclusion of a paper: a sum of rows with signs is above zero, or (equivalence) as good as zero.
+    """One conclusion of a paper: a sum of rows with signs is above zero, as good as zero, or not above it by much.
 
     ``contrast`` gives each row's factor: ``{"all": 1, "none": -1}`` claims that *all* is better than *none*.
     ``margin`` is the smallest difference that would matter, in the unit of ``measure``.  ``column`` names the
@@ -42,14 +43,14 @@ class Claim:
     text: str
     contrast: Mapping[str, float]
     measure: str = "map"
-    kind: str = "difference"  # or "equivalence"
+    kind: str = "difference"  # or another of CLAIM_KINDS
     margin: float = 2.0
     column: str | None = "mAP"
     source: str = ""
 
     def __post_init__(self) -> None:
         require_choice("measure", self.measure, MEASURES)
-        require_choice("kind of claim", self.kind, ("difference", "equivalence"))
+        require_choice("kind of claim", self.kind, CLAIM_KINDS)
 
 
 def better(first: str, second: str, text: str, **fields: Any) -> Claim:

@@ -12,11 +12,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from toy_sets import toy_batch, toy_model, toy_recipe, toy_root, toy_split
+from toy_sets import SMALL, toy_batch, toy_model, toy_recipe, toy_root, toy_split
 
 import pslib
 from pslib import paths
 from pslib.errors import UserError
+from pslib.models.roi_alignps import RoiAlignPS, RoiAlignPSConfig
+from pslib.models.roi_branch import RoiBranchConfig
 from pslib.training.checkpoints import load_checkpoint, load_model, load_weights, save_checkpoint, save_weights
 from pslib.training.trainer import train
 
@@ -237,6 +239,31 @@ def test_foreign_weights_are_one_sentence(tmp_path, kind):
     with pytest.raises(UserError) as error:
         load_model(path)
     assert "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("roi", {"dim": 24}), ("dense", {"channels": 24}), ("dense", {"levels": ["P4"]}),
+        (None, {"anchor_sizes": [16.0]}), (None, {"rpn": False}), (None, {"shared": False}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_roi_weights_under_a_header_of_other_sizes_or_switches_are_one_sentence(tmp_path, part, changes):
+    path = tmp_path / "roi.safetensors"
+    config = RoiAlignPSConfig(dense=SMALL, roi=RoiBranchConfig(dim=16, queue_size=8))
+    save_weights(path, RoiAlignPS(config, 6))
+    assert load_model(path).config == config
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        header = dict(file.metadata())
+    content = json.loads(header["config"])
+    (content[part] if part else content).update(changes)
+    save_file(tensors, path, metadata=header | {"config": json.dumps(content)})
+    with pytest.raises(UserError, match="train them again") as error:
+        load_model(path)
+    said = str(error.value)
+    assert str(path) in said and "\n" not in said and said.endswith(".") and said.count(". ") == 0
 
 
 def test_weights_are_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -72,8 +72,9 @@ class NormAwareHead(nn.Module):
     its size.  Beside factors of 0.01, with which NAE and ROI-AlignPS are released, the offsets therefore count after a
     few steps, and beside 1 only after hundreds: a short schedule that reads the score (NAE) does well to set 0.01.  Its
     price are random factors that weigh the channels unequally at first; None spares it where only the direction is
-    read (ROI-AlignPS).  ``weight_std`` likewise is the linear layers' start, released with 0.01 (None: torch's
-    own); before a batch normalisation only its size relative to a step matters.
+    read (ROI-AlignPS; the recipe of Table VI sets 0.01 for all rows, since one of them reads NAE's score).
+    ``weight_std`` likewise is the linear layers' start, released with 0.01 (None: torch's own); before a batch
+    normalisation only its size relative to a step matters.
     """
 
     def __init__(

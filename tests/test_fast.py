@@ -16,7 +16,14 @@ from pslib.models.backbones import build_backbone
 from pslib.models.deformable import random_offsets
 from pslib.models.nae import NAE, NAEConfig
 from pslib.models.neck import AlignedFeatureAggregation
+from pslib.models.roi_branch import RoiBranchConfig
+from pslib.models.seqnet import SeqNet, SeqNetConfig
+from pslib.models.two_stage import TwoStage
 from pslib.training.checkpoints import load_model
+from pslib.training.recipes import make_recipe
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")  # few CPUs multiply float16
+PLACES = [("float32", "cpu"), ("bfloat16", "cpu"), pytest.param("float16", "cuda", marks=NEEDS_GPU)]
 
 
 def busy(module):
@@ -82,13 +89,13 @@ def agree(plain, prepared, image, tolerance):
     assert (1 - cosine(found["embeddings"][sure], again["embeddings"][best])).max() <= turn
 
 
-@pytest.mark.parametrize("name", ["alignps-long", "baseline", "ian-long"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_trained_models_find_the_same_people(name, precision):
-    plain = load_model(paths.weights_dir() / f"{name}-cuhk-sysu.safetensors").eval()
+@pytest.mark.parametrize("name", ["alignps-long", "baseline", "ian-long", "roi-alignps"])
+@pytest.mark.parametrize(("precision", "device"), PLACES)
+def test_trained_models_find_the_same_people(name, precision, device):
+    plain = load_model(paths.weights_dir() / f"{name}-cuhk-sysu.safetensors").to(device)
     before = {key: value.clone() for key, value in plain.state_dict().items()}
     prepared = prepare(plain, precision)
-    image, _ = scene()
+    image = scene()[0].to(device)
     agree(plain, prepared, image, TOLERANCES[precision])
     assert prepared.similarity == getattr(plain, "similarity", "cosine")
     (found,) = prepared([image])
@@ -110,19 +117,26 @@ def test_a_fault_is_noticed(monkeypatch):
         agree(plain, prepare(plain), image, TOLERANCES["bfloat16"])
 
 
-@pytest.mark.parametrize("model", [
-    lambda: AlignPS(AlignPSConfig(backbone="tiny", deformable_stages=("res3", "res4", "res5")), 5),
-    lambda: NAE(NAEConfig(), 5),
-], ids=["AlignPS+", "NAE"])  # fmt: skip
-def test_embeddings_of_other_models(model):
+MODELS = {
+    "AlignPS+": lambda: AlignPS(AlignPSConfig(backbone="tiny", deformable_stages=("res3", "res4", "res5")), 5),
+    "NAE": lambda: NAE(NAEConfig(), 5),
+    "NAE+": lambda: NAE(NAEConfig(roi=RoiBranchConfig(pixels=True)), 5),
+    "SeqNet": lambda: SeqNet(SeqNetConfig(), 5),
+    "JDI-PS": lambda: TwoStage(make_recipe("jdi-ps", "cuhk-sysu").model, 5),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("precision", "device"), PLACES)
+def test_embeddings_of_other_models(name, precision, device):
+    """Of boxes that are given: untrained, they find nobody."""
     torch.manual_seed(0)
-    plain, (image, boxes) = busy(model()), scene()
+    plain, (image, boxes) = busy(MODELS[name]()).to(device), (part.to(device) for part in scene())
     with torch.no_grad():
         want = plain.detect_and_embed([image], [boxes])[1][0]
-        for precision, (_, _, turn) in TOLERANCES.items():
-            if precision != "float16":  # which few CPUs multiply
-                got = prepare(plain, precision).detect_and_embed([image], [boxes])[1][0]
-                assert (1 - nn.functional.cosine_similarity(got, want)).max() <= turn
+        got = prepare(plain, precision).detect_and_embed([image], [boxes])[1][0]
+    assert want.shape == got.shape == (2, want.shape[1]) and got.device == want.device
+    assert (1 - nn.functional.cosine_similarity(got, want)).max() <= TOLERANCES[precision][2]
 
 
 def test_a_precision_misspelt():

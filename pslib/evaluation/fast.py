@@ -10,7 +10,9 @@
   Layers that read a few numbers out of many channels (scores, boxes, sampling offsets) stay in float32, where they
   cost next to nothing: in bfloat16 a box 100 px wide would be off by half a pixel.
 
-What may differ is rounding: see :data:`TOLERANCES`, which the tests hold every model to.
+What may differ is rounding: see :data:`TOLERANCES`.  The tests hold trained models of AlignPS, its baseline, IAN and
+ROI-AlignPS to all three of them, and AlignPS+, NAE, NAE+, SeqNet and JDI-PS to the last, for boxes that are given;
+float16 where there is a GPU.
 """
 
 import copy

@@ -91,9 +91,10 @@ class Entry:
         }
 
 
-def ledger(profile: str = "tiny", experiments: Iterable[str] | None = None) -> list[Entry]:
-    """Entries of all claims of the named ``experiments`` (all if None), sets side by side."""
-    chosen = [find_experiment(name) for name in experiments] if experiments is not None else EXPERIMENTS.values()
+def ledger(profile: str = "tiny", experiments: Iterable[str | Experiment] | None = None) -> list[Entry]:
+    """Entries of all claims of ``experiments``, named or given (all if None), sets side by side."""
+    given = EXPERIMENTS.values() if experiments is None else experiments
+    chosen = [one if isinstance(one, Experiment) else find_experiment(one) for one in given]
     known: dict[tuple[Recipe, str], tuple[list[Record], list[LostRun]]] = {}
     found = []
     for experiment in chosen:

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from pslib.experiments.ledger import NOT_RECORDED, Entry
 from pslib.experiments.ledger_text import claim_label
+from pslib.experiments.registry import Claim
 from pslib.viz.figures import PALETTE, new_figure
 
 __all__ = ["VERDICT_STYLES", "effect_in_words", "forest_alt", "forest_figure", "tally", "tally_figure"]
@@ -26,11 +27,20 @@ ROW = 0.185  # inches
 MARGIN = "#E3E3E3"
 
 
-def effect_in_words(effect: float | None) -> str:
+def effect_in_words(effect: float | None, claim: Claim | None = None) -> str:
     """A difference that a paper prints, as a word: its points belong to other sets than ours.
+
+    "Against": the number goes against ``claim`` (by default one that something is better).  What is claimed to be as
+    good, or no better, may lie below 0.
 
     >>> [effect_in_words(effect) for effect in (None, 0.0, 0.4, -0.4, 2.0, 18.5)]
     ['no number', 'none', 'small', 'small, against', 'medium', 'large']
+    >>> as_good = Claim("a as b", "As good.", {"a": 1, "b": -1}, kind="equivalence", margin=1.5)
+    >>> no_better = Claim("a no better", "No better.", {"a": 1, "b": -1}, kind="no-better", margin=1.5)
+    >>> [effect_in_words(effect, as_good) for effect in (-1.4, -2.0, 2.0)]
+    ['medium', 'medium, against', 'medium, against']
+    >>> [effect_in_words(effect, no_better) for effect in (-4.0, 1.2, 2.0)]
+    ['large', 'medium', 'medium, against']
     """
     if effect is None:
         return "no number"
@@ -38,7 +48,9 @@ def effect_in_words(effect: float | None) -> str:
     if size < 0.05:
         return "none"
     word = "large" if size >= LARGE else "medium" if size >= MEDIUM else "small"
-    return word if effect > 0 else f"{word}, against"
+    kind, margin = (claim.kind, claim.margin) if claim else ("difference", 0.0)
+    holds = {"difference": effect > 0, "equivalence": size <= margin, "no-better": effect <= margin}[kind]
+    return word if holds else f"{word}, against"
 
 
 def tally(entries: Sequence[Entry]) -> dict[str, Counter]:
@@ -138,7 +150,7 @@ def _rows(entries: Sequence[Entry]) -> list[str | tuple[str, str]]:
 def _draw_row(ax: Axes, place: int, entry: Entry, edge: float) -> None:
     margin = entry.claim.margin
     ax.add_patch(Rectangle((-margin, place - 0.4), 2 * margin, 0.8, color=MARGIN, lw=0))
-    ax.text(edge, place, effect_in_words(entry.effect), fontsize=7, va="center", clip_on=False)
+    ax.text(edge, place, effect_in_words(entry.effect, entry.claim), fontsize=7, va="center", clip_on=False)
     if entry.interval is None:
         ax.text(margin + 0.3, place, NOT_RECORDED, fontsize=6.5, va="center", color="#666666")
         return

@@ -64,6 +64,7 @@ def other_models(page):
     places = page.page.eval_on_selector_all(".pslib-point", "points => points.map(p => p.getAttribute('transform'))")
     options = page._widget("model", "widget-dropdown").locator("option").all_inner_texts()
     titles = [option.replace("\xa0", " ") for option in options]  # ipywidgets shows spaces that do not break
+    assert {"ROI-AlignPS, ROI branch", "two-stage, RSS (E2E-PS)", "VGG, dropout, λ 0.032"} <= set(titles)
     page.choose("model", titles[1])
     page.page.locator(f".pslib-cloud[aria-label^='{titles[1]}, colored']").wait_for()
     moved = page.page.eval_on_selector_all(".pslib-point", "points => points.map(p => p.getAttribute('transform'))")

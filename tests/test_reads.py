@@ -88,7 +88,7 @@ def test_every_read_of_a_table_is_looked_up_once(monkeypatch):
     }
     monkeypatch.setattr(rows, "EXPERIMENTS", tables)
     monkeypatch.setattr(rows, "VARIANTS", variants)
-    monkeypatch.setattr(rows, "records_of", lambda wanted, read: [(wanted.kind, wanted.profile, read)])
+    monkeypatch.setattr(rows, "runs_of", lambda wanted, read: [(wanted.kind, wanted.profile, read)])
     assert rows.recorded_variants("cuhk-sysu", "small") == {
         "toy": [("cuhk-sysu", "small", "")],
         "toy@blind": [("cuhk-sysu", "small", "blind")],

@@ -8,6 +8,8 @@ import torch
 
 from pslib.evaluation.readout import fresh_towers, layer_features
 from pslib.evaluation.statistics import Interval
+from pslib.experiments.lookup import LostRun
+from pslib.experiments.rows import RecordedRow
 from pslib.models.alignps import STRUCTURES, AlignPS, AlignPSConfig
 from pslib.training.gradients import TASKS, meeting_of, shared_parts, task_gradients
 from pslib.training.recipe import LossWeights
@@ -210,8 +212,11 @@ def test_fading_figure_follows_every_path():
 
 
 def test_bars_figure_names_missing_rows():
-    rows = {"baseline": interval(10), "scale": None, "all": interval(30)}
-    fig = bars_figure({"one": rows, "two": dict.fromkeys(rows)}, marked="baseline")
-    assert texts(fig) == [["  10.0", " not recorded yet", "  30.0"], [" not recorded yet"] * 3]
-    assert [len(ax.patches) for ax in fig.axes] == [2, 0]
+    nothing, lost = RecordedRow(None), (LostRun("seed 0 failed: the loss is not finite", 0),)
+    rows = {"baseline": RecordedRow(interval(10)), "scale": nothing, "all": RecordedRow(interval(30), lost=lost)}
+    two = dict.fromkeys(rows, nothing) | {"all": RecordedRow(None, lost=lost)}
+    fig = bars_figure({"one": rows, "two": two}, marked="baseline")
+    first, second = ["  10.0", " not recorded yet", "  30.0 (failed: seed 0)"], [" not recorded yet"] * 2
+    assert texts(fig) == [first, [*second, " failed: seed 0"]]
+    assert [len(ax.patches) for ax in fig.axes] == [2, 0] and [len(ax.lines) > 0 for ax in fig.axes] == [True, False]
     assert fig.axes[0].get_ylim() == (2.5, -0.5)  # the last row is seen whether it has a bar or not

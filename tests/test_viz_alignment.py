@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pslib.evaluation.statistics import Interval
-from pslib.experiments.lookup import find_experiment
+from pslib.experiments.lookup import LostRun, find_experiment
 from pslib.experiments.rows import RecordedRow, recorded_rows
 from pslib.viz import alignment
 
@@ -69,6 +69,14 @@ def test_rows_figure_says_what_is_missing():
     assert words(nothing) == ["not recorded yet"]
 
 
+def test_rows_figure_names_what_failed():
+    lost = (LostRun("seed 2 failed: the loss is not finite", 2),)
+    some, full = (RecordedRow(Interval(40.0, 35.0, 45.0), seeds, lost=lost) for seeds in ((0, 1), (0, 1, 3)))
+    rows = {"a": {"prw": some}, "b": {"prw": full}, "c": {"prw": RecordedRow(None, lost=lost)}}
+    assert words(alignment.rows_figure(rows)) == ["40.0 (2 seeds; failed: seed 2)", "40.0 (failed: seed 2)",
+                                                  "failed: seed 2"]  # fmt: skip
+
+
 def test_recorded_rows_follow_the_experiment_and_need_no_records(tmp_path, monkeypatch):
     rows = recorded_rows("alignps-table2")
     experiment = find_experiment("alignps-table2")
@@ -79,6 +87,6 @@ def test_recorded_rows_follow_the_experiment_and_need_no_records(tmp_path, monke
             assert (row.value is None) == (not row.seeds)
             if row.value is not None:
                 assert row.value.low <= row.value.mean <= row.value.high
-    monkeypatch.setattr("pslib.experiments.rows.records_of", lambda recipe, read: [])
+    monkeypatch.setattr("pslib.experiments.rows.runs_of", lambda recipe, read: ([], []))
     empty = recorded_rows("alignps-table1", what="recall")
     assert all(row == RecordedRow(None) for sets in empty.values() for row in sets.values())

@@ -1,6 +1,7 @@
 """From an experiment to its records: which are there, which are missing."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from pslib.experiments.records import Record, read_record
 from pslib.experiments.registry import Experiment
 from pslib.training.recipe import Recipe, family_of, recipe_hash
 
-__all__ = ["LostRun", "find_experiment", "at_profile", "known_fingerprint", "records_of", "runs_of"]
+__all__ = ["LostRun", "find_experiment", "at_profile", "failed", "known_fingerprint", "records_of", "runs_of"]
 
 # What the larger profiles change in every variant of AlignPS.  The backbone's strides and the frames double, and with
 # them what depends on pixels; there are nearly four times as many people and scenes, so table, queue and schedule grow.
@@ -140,6 +141,22 @@ class LostRun:
 
     why: str
     seed: int | None = None
+
+
+def failed(lost: Sequence[LostRun]) -> str:
+    """Which runs are of no use, in a few words for a table or picture; empty if there are none.
+
+    >>> failed([LostRun("seed 2 failed: not finite", 2), LostRun("seed 0 failed: not finite", 0)])
+    'failed: seeds 0, 2'
+    >>> failed([LostRun("the record x.json cannot be read"), LostRun("seed 1 failed: not finite", 1)])
+    'failed: seed 1, a damaged record'
+    """
+    seeds = sorted({run.seed for run in lost if run.seed is not None})
+    damaged = sum(run.seed is None for run in lost)
+    words = [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"] if seeds else []
+    if damaged:
+        words.append("a damaged record" if damaged == 1 else f"{damaged} damaged records")
+    return f"failed: {', '.join(words)}" if words else ""
 
 
 def runs_of(recipe: Recipe, read: str = "") -> tuple[list[Record], list[LostRun]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pslib.evaluation.statistics import Interval
 from pslib.experiments.catalogue import EXPERIMENTS, VARIANTS
-from pslib.experiments.lookup import at_profile, find_experiment, records_of
+from pslib.experiments.lookup import LostRun, at_profile, failed, find_experiment, runs_of
 from pslib.experiments.records import Record
 from pslib.experiments.tables import summary
 
@@ -16,11 +16,21 @@ __all__ = ["RecordedRow", "recorded_rows", "recorded_variants"]
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """One row of an experiment on one set: ``value`` over its ``seeds``, None where no run is recorded."""
+    """One row of an experiment on one set: ``value`` over its ``seeds``, None where no run has finished."""
 
     value: Interval | None
     seeds: tuple[int, ...] = ()
     source: str = ""  # device and date of the first run
+    lost: tuple[LostRun, ...] = ()  # runs that were computed and cannot be compared
+
+    @property
+    def absent(self) -> str:
+        """Why there is no value, in words; empty where there is one.
+
+        >>> RecordedRow(None).absent, RecordedRow(None, lost=(LostRun("seed 0 failed: not finite", 0),)).absent
+        ('not recorded yet', 'failed: seed 0')
+        """
+        return "" if self.value is not None else failed(self.lost) or "not recorded yet"
 
 
 def recorded_rows(
@@ -35,7 +45,7 @@ def recorded_rows(
     return {
         label: {
             kind: _recorded_row(
-                records_of(at_profile(experiment.recipe(label, kind), profile), experiment.read(label)), what, boxes
+                *runs_of(at_profile(experiment.recipe(label, kind), profile), experiment.read(label)), what, boxes
             )
             for kind in experiment.kinds
         }
@@ -43,27 +53,29 @@ def recorded_rows(
     }
 
 
-def _recorded_row(group: Sequence[Record], what: str, boxes: str) -> RecordedRow:
+def _recorded_row(group: Sequence[Record], lost: Sequence[LostRun], what: str, boxes: str) -> RecordedRow:
     if not group:
-        return RecordedRow(None)
+        return RecordedRow(None, lost=tuple(lost))
     if what == "recall":
         recalls = [float(record.info["results"]["detection"]["recall"]) for record in group]
         value = Interval(float(np.mean(recalls)), min(recalls), max(recalls))
     else:
         value = summary(group, what, boxes)
     info = group[0].info
-    return RecordedRow(value, tuple(record.info["seed"] for record in group), f"{info['device']}, {info['date']}")
+    seeds = tuple(record.info["seed"] for record in group)
+    return RecordedRow(value, seeds, f"{info['device']}, {info['date']}", tuple(lost))
 
 
-def recorded_variants(kind: str, profile: str = "tiny") -> dict[str, list[Record]]:
+def recorded_variants(kind: str, profile: str = "tiny") -> dict[str, tuple[list[Record], list[LostRun]]]:
     """Records of every variant that stands in a table of the set ``kind``, those that see its test people.
 
+    Beside them the runs that failed, as :func:`pslib.experiments.lookup.runs_of` has them.
     A model with several embeddings has an entry for each that a table reads, as "roi-joint@dense".
     """
     tables = [experiment for experiment in EXPERIMENTS.values() if kind in experiment.kinds]
-    found: dict[str, list[Record]] = {}
+    found: dict[str, tuple[list[Record], list[LostRun]]] = {}
     for row in dict.fromkeys(row for experiment in tables for row in experiment.rows.values()):
         variant, _, read = row.partition("@")
         if not VARIANTS[variant].folds:
-            found[row] = records_of(at_profile(VARIANTS[variant].with_(kind=kind), profile), read)
+            found[row] = runs_of(at_profile(VARIANTS[variant].with_(kind=kind), profile), read)
     return found

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from pslib.experiments.lookup import failed
 from pslib.experiments.rows import RecordedRow
 from pslib.viz.dense import LEVEL_STYLES
 from pslib.viz.figures import PALETTE, draw_boxes, new_figure, plain, to_array
@@ -79,7 +80,7 @@ def sampling_figure(
 def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "search mAP, per cent") -> Figure:
     """A table of variants as dots with intervals, ``rows`` as :func:`pslib.experiments.rows.recorded_rows` has them.
 
-    A row without records says so, one with fewer than three seeds too.
+    A row without records says so, one with fewer than three seeds and one with runs that failed too.
 
     >>> from pslib.evaluation.statistics import Interval
     >>> row = {"cuhk-sysu": RecordedRow(Interval(20.0, 17.0, 23.0), (0,)), "prw": RecordedRow(None)}
@@ -100,12 +101,14 @@ def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "se
             row, value = sets[kind], sets[kind].value
             if value is None:
                 words = {"fontsize": 8, "va": "center", "color": "#555555", "style": "italic"}
-                ax.text(low + 0.03 * span, place, "not recorded yet", **words)
+                ax.text(low + 0.03 * span, place, row.absent, **words)
                 continue
-            few = f" ({len(row.seeds)} seed{'s' * (len(row.seeds) > 1)})" if len(row.seeds) < 3 else ""
+            few = f"{len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}" if len(row.seeds) < 3 else ""
+            notes = "; ".join(filter(None, (few, failed(row.lost))))
+            told = f"{value.mean:.1f} ({notes})" if notes else f"{value.mean:.1f}"
             ax.plot([value.low, value.high], [place, place], color=color, lw=2)
             ax.plot(value.mean, place, mark, color=color, ms=6)
-            ax.text(value.high + 0.02 * span, place, f"{value.mean:.1f}{few}", fontsize=8, va="center")
+            ax.text(value.high + 0.02 * span, place, told, fontsize=8, va="center")
         ax.set_yticks(range(len(rows)), list(rows), fontsize=8.5)
         ax.set(xlim=(low, high + 0.35 * span), ylim=(len(rows) - 0.4, -0.6))
         ax.set_title(name, fontsize=9)

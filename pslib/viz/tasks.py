@@ -10,6 +10,8 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
 from pslib.evaluation.statistics import Interval
+from pslib.experiments.lookup import failed
+from pslib.experiments.rows import RecordedRow
 from pslib.models.alignps import AlignPS
 from pslib.viz.architecture import DETECTION, REID, SHARED
 from pslib.viz.figures import PALETTE, new_figure
@@ -172,27 +174,29 @@ def _path(ax: Axes, places: range, values: list[Interval], color: str, style: st
 
 
 def bars_figure(
-    panels: Mapping[str, Mapping[str, Interval | None]], xlabel: str = "search mAP", marked: str = ""
+    panels: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "search mAP", marked: str = ""
 ) -> Figure:
-    """One panel a set, one bar with its interval a row; rows that are None say that they are not recorded yet.
+    """One panel a set, one bar with its interval a row; rows without a value say why, those with failed runs which.
 
     The row ``marked`` has a hatched bar and, through its end, a dashed line to compare the others with.
     """
     rows = max(len(values) for values in panels.values())
     fig, axes = new_figure(8.4, 0.34 * rows + 0.8, 1, len(panels), squeeze=False, sharey=True)
     for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
-        known = [value.high for value in values.values() if value]
-        for row, (label, value) in enumerate(values.items()):
+        known = [one.value.high for one in values.values() if one.value]
+        for row, (label, one) in enumerate(values.items()):
+            value = one.value
             if value is None:
-                ax.text(0, row, " not recorded yet", fontsize=7.5, va="center", color="#555555")
+                ax.text(0, row, f" {one.absent}", fontsize=7.5, va="center", color="#555555")
                 continue
             ends = [[value.mean - value.low], [value.high - value.mean]]
             ax.barh(row, value.mean, 0.62, color=PALETTE["sky"], edgecolor="#333333", lw=0.8, xerr=ends,
                     hatch="//" if label == marked else None,
                     error_kw={"capsize": 2.5, "elinewidth": 1.1, "ecolor": "black"})  # fmt: skip
-            ax.text(value.high, row, f"  {value.mean:.1f}", fontsize=8, va="center")
-        if values.get(marked):
-            ax.axvline(values[marked].mean, color="#555555", ls="--", lw=0.9)
+            notes = f" ({failed(one.lost)})" if one.lost else ""
+            ax.text(value.high, row, f"  {value.mean:.1f}{notes}", fontsize=8, va="center")
+        if marked in values and values[marked].value:
+            ax.axvline(values[marked].value.mean, color="#555555", ls="--", lw=0.9)
         ax.set_yticks(range(len(values)), list(values), fontsize=8.5)
         ax.set_xlim(0, 1.18 * max(known, default=1.0))
         ax.set_xlabel(xlabel, fontsize=8.5)

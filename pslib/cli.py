@@ -126,7 +126,7 @@ def _add_data(commands) -> None:
 
 def _add_training(commands) -> None:
     train = commands.add_parser("train", help="train one recipe, evaluate it, write its record")
-    train.add_argument("recipe", help="a recipe's name: alignps, baseline ...")
+    train.add_argument("recipe", help="a recipe's name (alignps, baseline ...), or that of a table's variant (p4 ...)")
     train.add_argument("--profile", default=None, choices=PROFILES, help="default: the recipe's own")
     train.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
     train.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")

@@ -13,12 +13,13 @@ from pslib.cli import main
 from pslib.data.loading import fingerprint
 from pslib.errors import UserError
 from pslib.experiments import commands
+from pslib.experiments.catalogue import VARIANTS
 from pslib.experiments.commands import apply_overrides, open_run_data
-from pslib.experiments.lookup import at_profile
+from pslib.experiments.lookup import at_profile, find_recipe
 from pslib.experiments.records import read_records, record_stem, write_record
 from pslib.training.checkpoints import load_weights, save_checkpoint, save_weights
 from pslib.training.recipe import recipe_hash
-from pslib.training.recipes import make_recipe
+from pslib.training.recipes import RECIPES, make_recipe
 
 SMALL_RUN = ["schedule.steps=2", "schedule.batch_size=2", "model.channels=16", "model.head_channels=16",
              "model.head_depth=1", "warm_start=none"]  # fmt: skip
@@ -86,7 +87,7 @@ def test_records_for_pages_go_where_pages_read(tmp_path, monkeypatch):
         assert pslib_train(tmp_path / "out", "--record", "--seed", seed) == 0
     assert not paths.weights_dir().exists()
     whole = make_recipe("alignps", "cuhk-sysu").with_(schedule__steps=1, schedule__batch_size=2)
-    monkeypatch.setattr(commands, "make_recipe", lambda *_: whole.with_(warm_start="none"))
+    monkeypatch.setattr(commands, "find_recipe", lambda *_: whole.with_(warm_start="none"))
     for seed in ("0", "1"):
         assert pslib_train(tmp_path / "out", "--record", "--seed", seed, overrides=()) == 0
     assert [record.info["seed"] for record in read_records(paths.results_dir())] == [0, 1, 0, 1]
@@ -111,6 +112,8 @@ def test_a_recipe_is_refused_the_checkpoint_of_another(tmp_path, capsys):
     ("arguments", "said"),
     [
         (["train", "alignsp"], "nearest: alignps"),
+        (["train", "region-tsk"], "unknown recipe or variant 'region-tsk'"),
+        (["train", "region-tsk"], "nearest: region-task"),
         (["train", "alignps", "--data-root", "no-such-folder"], "no-such-folder"),
         (["train", "alignps", "--set", "schedule.step=3"], "names no field"),
         (["train", "alignps", "--kind", "pwr"], "pwr"),
@@ -174,6 +177,23 @@ def test_the_profile_asked_for_is_the_profile_trained(tmp_path, monkeypatch):
         schedule__steps=1, schedule__batch_size=2, warm_start="none"
     )
     assert (record.recipe.profile, record.recipe.model.backbone) == ("small", "resnet18")
+
+
+def test_a_variant_of_a_table_is_trained_by_its_name(tmp_path):
+    small = [setting for setting in SMALL_RUN if not setting.startswith("model.head_depth")]
+    assert pslib_train(tmp_path, recipe="p4", overrides=small) == 0
+    (record,) = read_records(tmp_path / "records")
+    assert (record.recipe.name, record.recipe.model.levels) == ("p4", ("P4",))
+    assert (tmp_path / "weights" / "p4-cuhk-sysu-s0.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", ["cuhk-sysu", "prw"])
+def test_a_name_means_one_recipe(kind):
+    """A recipe that a table has among its rows is the same there, and every variant is found by its own name."""
+    for name, recipe in VARIANTS.items():
+        assert find_recipe(name, kind) == recipe.with_(kind=kind)
+        assert find_recipe(name, kind).name == name
+    assert all(find_recipe(name, kind) == make_recipe(name, kind) for name in RECIPES)
 
 
 def test_a_set_without_validation_has_some_people_set_aside(tmp_path):

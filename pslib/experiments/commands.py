@@ -14,7 +14,7 @@ from filelock import Timeout
 
 from pslib import paths
 from pslib.errors import UserError
-from pslib.experiments.lookup import PROFILE_CHANGES, at_profile
+from pslib.experiments.lookup import PROFILE_CHANGES, at_profile, find_recipe
 from pslib.experiments.records import read_record
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
 from pslib.experiments.stages import run_lock
@@ -87,7 +87,7 @@ def device() -> str:
 
 def train(options: Namespace) -> None:
     """Train and evaluate one run; a second call goes on where a killed one stopped, or finds it done."""
-    recipe = make_recipe(options.recipe, options.kind)
+    recipe = find_recipe(options.recipe, options.kind)
     if options.profile and options.profile != recipe.profile:
         grows = recipe.profile == "tiny" and options.profile in PROFILE_CHANGES
         recipe = at_profile(recipe, options.profile) if grows else recipe.with_(profile=options.profile)
@@ -99,7 +99,7 @@ def train(options: Namespace) -> None:
     records, weights = out / "records", out / "weights" / f"{recipe.name}-{recipe.kind}-s{options.seed}.safetensors"
     if options.record:
         # The committed record of every seed, and the committed weights of seed 0 of a recipe as it is named.
-        published = options.seed == 0 and recipe == make_recipe(options.recipe, options.kind)
+        published = options.seed == 0 and recipe == find_recipe(options.recipe, options.kind)
         records = paths.results_dir()
         weights = paths.weights_dir() / f"{recipe.name}-{recipe.kind}.safetensors" if published else None
     lock = run_lock(out / "work", recipe_hash(recipe, data.fingerprint), options.seed)

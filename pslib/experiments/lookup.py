@@ -8,12 +8,15 @@ from pathlib import Path
 
 from pslib import paths
 from pslib.errors import UserError, require_choice
-from pslib.experiments.catalogue import EXPERIMENTS
+from pslib.experiments.catalogue import EXPERIMENTS, VARIANTS
 from pslib.experiments.records import Record, read_record
-from pslib.experiments.registry import Experiment
+from pslib.experiments.registry import KINDS, Experiment
 from pslib.training.recipe import Recipe, family_of, recipe_hash
+from pslib.training.recipes import RECIPES, make_recipe
 
-__all__ = ["LostRun", "find_experiment", "at_profile", "failed", "known_fingerprint", "records_of", "runs_of"]
+__all__ = [
+    "LostRun", "find_experiment", "find_recipe", "at_profile", "failed", "known_fingerprint", "records_of", "runs_of",
+]  # fmt: skip
 
 # What the larger profiles change in every variant of AlignPS.  The backbone's strides and the frames double, and with
 # them what depends on pixels; there are nearly four times as many people and scenes, so table, queue and schedule grow.
@@ -50,6 +53,17 @@ SMALL_BACKBONES = {"tiny": "resnet18", "tiny-deep": "resnet34", "tiny-vgg": "vgg
 def find_experiment(name: str) -> Experiment:
     """The experiment called ``name``; a misspelt name is answered with the nearest ones."""
     return EXPERIMENTS[require_choice("experiment", name, EXPERIMENTS)]
+
+
+def find_recipe(name: str, kind: str) -> Recipe:
+    """The recipe called ``name``, or the variant of a table, on the set ``kind``; a misspelt name gets the nearest one.
+
+    >>> find_recipe("p4", "prw").model.levels, find_recipe("alignps-paper", "prw").profile
+    (('P4',), 'paper')
+    """
+    if require_choice("recipe or variant", name, dict.fromkeys((*RECIPES, *VARIANTS))) in RECIPES:
+        return make_recipe(name, kind)
+    return VARIANTS[name].with_(kind=require_choice("set", kind, KINDS))
 
 
 def at_profile(recipe: Recipe, profile: str) -> Recipe:

@@ -9,36 +9,36 @@ at an overlap that nothing exceeds, and a number of proposals and of detections 
 ones.  :func:`answer` makes sure of it.
 """
 
-import ctypes
-import gc
 import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import profile
 
 from pslib.errors import UserError
 
-__all__ = [
-    "Times", "answer", "fixed_boxes", "images_of", "parameter_count", "peak_memory", "resident_bytes", "take_turns",
-]  # fmt: skip
+__all__ = ["Times", "answer", "fixed_boxes", "images_of", "parameter_count", "peak_memory", "take_turns"]
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell stderr of each start and stop
 LOST = 0.1  # share of the boxes asked for that may leave the image
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each repeated call: on the wall, and of this process's processor time (all threads)."""
+    """Seconds of each repeated call: on the wall, and of this process's processor time (all threads).
+
+    ``peak`` holds the bytes of tensors each call needed (:func:`peak_memory`), where that was asked for.
+    """
 
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
+    peak: tuple[int, ...] = ()
 
     def middle(self, kind: str = "wall") -> float:
         """Median of the ``"wall"`` or ``"cpu"`` seconds."""
@@ -94,81 +94,90 @@ def answer(model: nn.Module, image: Tensor, detections: int) -> list[dict[str, T
     return found
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Learned numbers of a model, each once; tables of identities are none."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def parameter_count(model: nn.Module, leave_out: Sequence[str] = ()) -> int:
+    """Learned numbers of a model, each once; tables of identities are none.
+
+    Parts named in ``leave_out`` do not count: a model may hold parts that only training uses.
+
+    >>> parameter_count(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))), parameter_count(nn.Linear(3, 2), ["bias"])
+    (11, 6)
+    """
+    parts = tuple(f"{name}." for name in leave_out)
+    return sum(one.numel() for name, one in model.named_parameters() if not f"{name}.".startswith(parts))
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], object]], repeats: int = 5, device: str = "cpu", warm_ups: int = 1
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int | Mapping[str, int] = 5,
+    device: str = "cpu",
+    warm_ups: int = 1,
+    memory: bool = False,
 ) -> dict[str, Times]:
     """Time every one of ``calls`` ``repeats`` times, in turns, after ``warm_ups`` untimed calls each.
 
-    On a GPU the clock is read when all queued work is done.
+    ``repeats`` may differ by name: who has had his turns is left out of the later ones.  On a GPU the clock is read
+    when all queued work is done.  With ``memory`` the same calls tell their peak, as :func:`peak_memory` does: that
+    adds some milliseconds to each.
     """
-    if repeats < 1:
-        raise UserError(f"repeats={repeats} time nothing: give at least 1.")
+    turns = {name: repeats if isinstance(repeats, int) else repeats[name] for name in calls}
+    if min(turns.values(), default=1) < 1:
+        raise UserError(f"repeats={min(turns.values())} time nothing: give at least 1.")
     for _ in range(warm_ups):
         for call in calls.values():
             call()
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
+    peak: dict[str, list[int]] = {name: [] for name in calls}
+    for turn in range(max(turns.values(), default=0)):
         for name, call in calls.items():
+            if turn >= turns[name]:
+                continue
             _wait(device)
-            start, worked = time.perf_counter(), time.process_time()
-            call()
-            _wait(device)
-            wall[name].append(time.perf_counter() - start)
-            cpu[name].append(time.process_time() - worked)
-    return {name: Times(tuple(wall[name]), tuple(cpu[name])) for name in calls}
+            with _weighed(device if memory else None) as bytes_needed:
+                start, worked = time.perf_counter(), time.process_time()
+                call()
+                _wait(device)
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - worked)
+            peak[name] += bytes_needed
+    return {name: Times(tuple(wall[name]), tuple(cpu[name]), tuple(peak[name])) for name in calls}
 
 
 def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
-    """Bytes that ``call`` needs at its peak beyond what was held before it.
+    """Bytes of tensors that ``call`` holds at its peak, beyond what was held before it: PyTorch's allocator tells.
 
-    On a GPU of PyTorch's allocator; on a CPU the growth of the process's resident memory, watched all the while
-    (0 where the system does not tell).  Freed memory is handed back first, or the call would seem to need less.
+    The same number every time, whatever ran before.  Scratch that a library takes for itself is not in it.
+
+    >>> peak_memory(lambda: torch.ones(1000, 2).sum() + torch.ones(500).sum())  # 2000 floats, and their sum
+    8004
     """
-    gc.collect()
-    if device.startswith("cuda"):
+    with _weighed(device) as bytes_needed:
+        call()
+    return bytes_needed[0]
+
+
+@contextmanager
+def _weighed(device: str | None) -> Iterator[list[int]]:
+    """A list that holds, after the block, the bytes that the block needed at its peak; empty if ``device`` is None."""
+    found: list[int] = []
+    if device is None:
+        yield found
+    elif device.startswith("cuda"):
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        call()
+        yield found
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    _hand_back()
-    before = peak = resident_bytes()
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.004):
-            peak = max(peak, resident_bytes())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        call()
-    finally:
-        done.set()
-        watcher.join()
-    return max(peak, resident_bytes()) - before
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in use now; 0 where the system has no ``/proc``."""
-    status = Path("/proc/self/statm")
-    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
-
-
-def _hand_back() -> None:
-    """Let the C library return freed blocks to the system, where it is one that can (glibc)."""
-    if sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        found.append(torch.cuda.max_memory_allocated() - before)
+    else:
+        with profile(profile_memory=True) as seen:
+            yield found
+        events = sorted(
+            (event for event in seen.kineto_results.events() if event.name() == "[memory]"),
+            key=lambda event: event.start_ns(),
+        )
+        held = np.cumsum([0] + [event.nbytes() for event in events])  # what is freed counts below 0
+        found.append(int(held.max()))
 
 
 def _wait(device: str) -> None:

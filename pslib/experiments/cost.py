@@ -2,7 +2,8 @@
 
 All models have a ResNet-50 of random weights and the papers' sizes; their boxes an image are fixed
 (:func:`pslib.evaluation.cost.fixed_boxes`), all are prepared alike (:func:`pslib.evaluation.fast.prepare`), and they
-take turns.  Milliseconds belong to the machine; the ratios are what can be held against the paper's.
+take turns.  Milliseconds belong to the machine; the ratios are what can be held against the paper's.  The records are
+read and printed by :mod:`pslib.experiments.cost_table`.
 """
 
 import json
@@ -11,17 +12,26 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pslib import paths
 from pslib.errors import UserError, require_choice
-from pslib.evaluation.cost import answer, fixed_boxes, images_of, parameter_count, peak_memory, take_turns
+from pslib.evaluation.cost import Times, answer, fixed_boxes, images_of, parameter_count, peak_memory, take_turns
 from pslib.evaluation.fast import PRECISIONS, prepare
 from pslib.evaluation.flops import count_flops
+from pslib.experiments.cost_table import (
+    COST_VERSION,
+    PLAIN,
+    clock_of,
+    cost_records,
+    measured_at,
+    precision_line,
+    preparing_lines,
+    reported_ratio,
+    stale_reason,
+    table_lines,
+)
 from pslib.experiments.records import provenance
-from pslib.experiments.reported import reported
 from pslib.models.alignps import AlignPSConfig
 from pslib.models.backbones import STAGES
 from pslib.models.families import Config, build, without_download
@@ -30,16 +40,17 @@ from pslib.models.roi_alignps import RoiAlignPSConfig
 from pslib.models.seqnet import SeqNetConfig
 from pslib.models.two_stage import TwoStageConfig
 from pslib.progress import progress
+from pslib.training.recipe import COMPONENT_VERSIONS
 from pslib.training.recipes import make_recipe
 
 __all__ = [
-    "MODELS", "PLAIN", "Built", "bench_cost", "build_models", "clock_of", "cost_records",
-    "reported_ratio", "run_cost", "table_lines",
+    "MODELS", "PLAIN", "TRAINING_ONLY", "Built", "bench_cost", "build_models", "clock_of", "cost_records",
+    "measured_at", "precision_line", "preparing_lines", "reported_ratio", "run_cost", "stale_reason", "table_lines",
 ]  # fmt: skip
 
 IDENTITIES = 5532  # of CUHK-SYSU's training people
 SIZE, BOXES, PROPOSALS = (1500, 900), (6, 100, 20), 300
-PLAIN = ", plain"  # after the name of a model that is timed as it was built
+ELSEWHERE, AS_BUILT = 1, 2  # turns at the other numbers of people, and of the models as they were built
 
 
 def _recipe(name: str, **changes: Any) -> Any:
@@ -70,6 +81,8 @@ MODELS: dict[str, dict[str, Callable[[], Config]]] = {
     "OIM": {"paper": lambda: _recipe("jdi-ps-paper"), "tiny": lambda: TwoStageConfig(identity_loss="oim")},
     "E2E-PS, IAN": {"paper": lambda: _recipe("ian-paper", backbone="resnet50"), "tiny": TwoStageConfig},
 }
+# Parts that a model holds for training only: at test nobody calls them, and they do not count as its weights.
+TRAINING_ONLY = {"ROI-AlignPS": ("rpn",)}
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,10 @@ def run_cost(
 ) -> dict[str, Any]:
     """Measure the ``models`` on one image of ``size`` (width, height) px; returns the record.
 
-    For each number of ``boxes`` FLOPs are counted; time and memory are measured at the last one.  Every model is timed
-    as it was built, too: what preparing gains each.  ``out`` is the JSON to write, in one piece.
+    First an untimed call of every prepared model tells its peak memory; then the models take ``repeats`` turns at the
+    last number of ``boxes``, and :data:`ELSEWHERE` at the others, memory and time of the same calls.  FLOPs are counted
+    at each.  In float32 every model is timed as it was built, too, in :data:`AS_BUILT` of these turns: what preparing
+    gains it.  ``out`` is the JSON to write, in one piece.
     """
     require_choice("precision", precision, PRECISIONS)
     if not models or not boxes or min(size) < 32:
@@ -129,29 +144,36 @@ def run_cost(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device} is not here: leave --device out to measure on the CPU.")
     (image,) = images_of([size], device)
-    flops: dict[str, dict[str, int]] = {}
-    for count in boxes:
-        built = build_models(models, image, count, proposals, profile)
-        for one in built:
-            flops.setdefault(one.name, {})[str(count)] = one.flops
+    main, others = boxes[-1], tuple(count for count in dict.fromkeys(boxes) if count != boxes[-1])
+    built = build_models(models, image, main, proposals, profile)
     rows: dict[str, dict[str, Any]] = {}
-    calls: dict[str, Callable[[], object]] = {}
+    calls = {one.name: _call(prepare(one.plain, precision), image, main) for one in built}
     for one in progress(built, "first calls"):
-        calls[one.name] = _call(prepare(one.plain, precision), image, boxes[-1])
         rows[one.name] = {
             "peak_bytes": peak_memory(calls[one.name], device),  # also the call that warms up
-            "parameters": parameter_count(one.plain),
-            "flops": flops[one.name],
+            "parameters": parameter_count(one.plain, TRAINING_ONLY.get(one.name, ())),
+            "flops": {str(main): one.flops},
             "layers": _largest(one.by_module),
         }
-    for one in progress(built, "first calls, unprepared"):
-        name = f"{one.name}{PLAIN}"
-        calls[name] = _call(one.plain, image, boxes[-1])
-        calls[name]()
-        rows[name] = {key: rows[one.name][key] for key in ("parameters", "flops")}
-    for name, times in take_turns(calls, repeats, device, warm_ups=0).items():
-        rows[name] |= {"wall": [round(s, 4) for s in times.wall], "cpu": [round(s, 4) for s in times.cpu]}
+    turns = dict.fromkeys(calls, repeats)
+    if precision == "float32":
+        for one in built:
+            name = f"{one.name}{PLAIN}"
+            calls[name], turns[name] = _call(one.plain, image, main), min(AS_BUILT, repeats)
+            rows[name] = {key: rows[one.name][key] for key in ("parameters", "flops")}
+    for name, times in take_turns(calls, turns, device, warm_ups=0).items():
+        rows[name] |= _measured(times)
+    calls.clear()
+    built.clear()
+    for count in progress(others, "other numbers of people") if others else ():
+        built = build_models(models, image, count, proposals, profile)
+        calls = {one.name: _call(prepare(one.plain, precision), image, count) for one in built}
+        for one in built:
+            rows[one.name]["flops"][str(count)] = one.flops
+        for name, times in take_turns(calls, min(ELSEWHERE, repeats), device, warm_ups=0, memory=True).items():
+            rows[name].setdefault("elsewhere", {})[str(count)] = _measured(times)
     record = {
+        "version": COST_VERSION,
         "size": list(size),
         "boxes": list(boxes),
         "proposals": proposals,
@@ -160,7 +182,7 @@ def run_cost(
         "profile": profile,
         "threads": torch.get_num_threads(),
         "models": rows,
-        "provenance": provenance(_device_name(device), None),
+        "provenance": provenance(_device_name(device), None) | {"components": dict(COMPONENT_VERSIONS)},
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -189,6 +211,12 @@ def _call(model: nn.Module, image: Tensor, boxes: int) -> Callable[[], object]:
     return call
 
 
+def _measured(times: Times) -> dict[str, Any]:
+    """What a record holds of measured calls: seconds of each, and bytes at the peak where they were taken."""
+    found: dict[str, Any] = {kind: [round(seconds, 4) for seconds in getattr(times, kind)] for kind in ("wall", "cpu")}
+    return found | ({"peak_bytes": max(times.peak)} if times.peak else {})
+
+
 def _largest(by_module: Mapping[str, int], share: float = 0.02) -> dict[str, int]:
     """The FLOPs of modules that hold at least ``share`` of all: layers too small to be seen are left out."""
     least = share * max(by_module.values())
@@ -197,57 +225,3 @@ def _largest(by_module: Mapping[str, int], share: float = 0.02) -> dict[str, int
 
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
-
-
-def cost_records(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The committed records by file name; empty where nothing has been recorded yet."""
-    found = {}
-    for path in sorted((folder or paths.results_dir() / "cost").glob("*.json")):
-        try:
-            found[path.stem] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            message = f"the record {path} cannot be read: delete it and run `pslib bench cost --out {path}`."
-            raise UserError(message) from None
-    return found
-
-
-def reported_ratio(name: str) -> float | None:
-    """Time of a model over AlignPS's in Table IX; None where the table lacks it or timed it on another GPU."""
-    printed = reported("alignps-table9")
-    if name not in printed.rows("both") or printed.cell(name, "both", "GPU") != "V100":
-        return None
-    return printed.value(name, "both", "time") / printed.value("AlignPS", "both", "time")
-
-
-def clock_of(record: Mapping[str, Any]) -> str:
-    """Which seconds count: the processor's on a CPU, where other programs may run, and the wall's on a GPU."""
-    return "cpu" if record["provenance"]["device"] == "cpu" else "wall"
-
-
-def table_lines(record: Mapping[str, Any]) -> list[str]:
-    """A record as lines of aligned text, a model each; "REPORTED" is the ratio of times in Table IX."""
-    width, height = record["size"]
-    clock, boxes = clock_of(record), record["boxes"][-1]
-    head = ("", "s", "quickest", "slowest", "ratio", "REPORTED", "GFLOPs", "peak MB", "M weights")
-    lines = [
-        f"{width} x {height} px, {boxes} people found, {record['proposals']} proposals where a model has them; "
-        f"{record['precision']}, {record['provenance']['device']}, {record['threads']} threads, {clock} seconds, "
-        f"median of {record['repeats']}",
-        f"  {head[0]:<16}" + "".join(f"{word:>10}" for word in head[1:]),
-    ]
-    rows = record["models"]
-    own = float(np.median(rows["AlignPS"][clock])) if "AlignPS" in rows else None
-    for name, row in rows.items():
-        seconds, claim = float(np.median(row[clock])), reported_ratio(name)
-        cells = (
-            f"{seconds:.3f}",
-            f"{min(row[clock]):.3f}",
-            f"{max(row[clock]):.3f}",
-            f"{seconds / own:.2f}" if own else "-",
-            f"{claim:.2f}" if claim else "-",
-            f"{row['flops'][str(boxes)] / 1e9:.{0 if row['flops'][str(boxes)] > 1e11 else 2}f}",
-            f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "-",
-            f"{row['parameters'] / 1e6:.2f}",
-        )
-        lines.append(f"  {name:<16}" + "".join(f"{cell:>10}" for cell in cells))
-    return lines

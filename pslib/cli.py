@@ -144,6 +144,8 @@ def _add_training(commands) -> None:
     evaluate.add_argument("--profile", default="tiny", choices=PROFILES)
     evaluate.add_argument("--data-root", type=Path, default=None)
     evaluate.add_argument("--split", default="test", choices=("test", "validation"))
+    evaluate.add_argument("--cbgm", action="store_true",
+                          help="re-rank by the people beside the query, as SeqNet does, with its settings for the set")
     evaluate.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
     evaluate.set_defaults(run=_later("pslib.experiments.commands", "evaluate"))
 

@@ -40,7 +40,7 @@ def _recipe(name: str) -> Recipe:
     small = recipe.with_(model=model, image_sizes=((160, 96), (128, 64)), schedule__batch_size=2)
     if family_of(recipe) == "two-stage":
         return small.with_(model__rois_per_image=8)
-    if family_of(recipe) in ("nae", "roi-alignps"):
+    if family_of(recipe) in ("nae", "seqnet", "roi-alignps"):
         # Room for all proposals: which of them a draw hits would depend on the last bits of their scores.
         return small.with_(model__rpn_after_nms=(6, 6), model__roi__rois_per_image=24)
     return small

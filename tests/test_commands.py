@@ -12,12 +12,16 @@ from pslib import paths
 from pslib.cli import main
 from pslib.data.loading import fingerprint
 from pslib.errors import UserError
+from pslib.evaluation.cbgm import RELEASED
+from pslib.evaluation.gallery import embed_gallery
 from pslib.experiments import commands
 from pslib.experiments.catalogue import VARIANTS
 from pslib.experiments.commands import apply_overrides, open_run_data
 from pslib.experiments.lookup import at_profile, find_recipe
 from pslib.experiments.records import read_records, record_stem, write_record
-from pslib.training.checkpoints import load_weights, save_checkpoint, save_weights
+from pslib.experiments.run import measure
+from pslib.models.two_stage import TwoStage, TwoStageConfig
+from pslib.training.checkpoints import load_model, load_weights, save_checkpoint, save_weights
 from pslib.training.recipe import recipe_hash
 from pslib.training.recipes import RECIPES, make_recipe
 
@@ -72,6 +76,31 @@ def test_ian_trains_from_its_start_is_evaluated_and_searches(tmp_path, capsys):
     arguments = ["search", "--query", str(image), "--box", "10,10,20,40", "--gallery", str(image.parent)]
     assert main([*arguments, "--weights", weights, "--out", str(page)]) == 0
     assert "distance" in page.read_text()
+
+
+def test_seqnet_trains_and_is_evaluated_with_the_people_beside_the_query(tmp_path, capsys):
+    small = ["schedule.steps=2", "schedule.batch_size=2", "warm_start=none", "model.roi.score_threshold=0.0"]
+    assert pslib_train(tmp_path, recipe="seqnet", overrides=small) == 0
+    weights, found = tmp_path / "weights" / "seqnet-cuhk-sysu-s0.safetensors", {}
+    for name, more in (("plain", []), ("cbgm", ["--cbgm"])):
+        out = tmp_path / f"{name}.json"
+        assert main(["evaluate", str(weights), "--data-root", str(toy_root()), "--out", str(out), *more]) == 0
+        assert ("beside the query: k1 10, k2 3, largest" in capsys.readouterr().out) is bool(more)
+        found[name] = json.loads(out.read_text())
+    assert found["cbgm"].pop("cbgm") == asdict(RELEASED["cuhk-sysu"])
+    data = toy_data().test
+    embeddings = embed_gallery(load_model(weights), data)
+    assert found == {"plain": measure(data, embeddings)[0],
+                     "cbgm": measure(data, embeddings, cbgm=RELEASED["cuhk-sysu"])[0]}  # fmt: skip
+    assert found["plain"]["detection"] == found["cbgm"]["detection"]
+    assert found["plain"]["ground_truth"] != found["cbgm"]["ground_truth"]
+
+
+def test_distances_are_not_re_ranked(tmp_path, capsys):
+    path = tmp_path / "ian.safetensors"
+    save_weights(path, TwoStage(TwoStageConfig(embedding_dim=8), 5))
+    assert main(["evaluate", str(path), "--data-root", str(toy_root()), "--cbgm"]) == 2
+    assert f"the model of {path} compares by distance: leave --cbgm out." in one_sentence(capsys)
 
 
 def test_a_switch_that_the_start_does_not_share_is_one_sentence(tmp_path, capsys):

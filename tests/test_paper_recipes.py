@@ -3,6 +3,8 @@
 And the small profile: every variant at it is the same comparison on a larger backbone.
 """
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from pslib.data.profiles import PROFILES
 from pslib.experiments.alignps import VARIANTS
 from pslib.experiments.lookup import at_profile
 from pslib.models.alignps import AlignPS
+from pslib.models.seqnet import SeqNetConfig
 from pslib.training.recipe import family_of
 from pslib.training.recipes import RECIPES, make_recipe
 from pslib.training.trainer import build_model, train
@@ -69,7 +72,7 @@ def test_a_papers_recipe_learns_a_step_and_finds_people(name, tmp_path):
     assert torch.allclose(found["embeddings"].norm(dim=1), torch.ones(len(found["scores"])), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["roi-alignps-paper", "nae-paper"])
+@pytest.mark.parametrize("name", ["roi-alignps-paper", "nae-paper", "seqnet-paper"])
 def test_the_models_with_an_roi_branch_learn_a_step_and_find_people(name, tmp_path):
     recipe = _recipe(name)
     model, curves = train(recipe, fixed_set(tmp_path), seed=0, stop_after=1)
@@ -81,12 +84,31 @@ def test_the_models_with_an_roi_branch_learn_a_step_and_find_people(name, tmp_pa
     assert embedded.shape == (1, both) and embedded.norm().item() == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("roi-alignps-paper", 24), ("nae-paper", 22)])
-def test_the_schedule_of_an_roi_branch_is_that_of_each_set(name, epochs):
-    for kind, images, queue in (("cuhk-sysu", 11_206, 5000), ("prw", 5_704, 500)):
+@pytest.mark.parametrize(
+    ("name", "lengths"), [("roi-alignps-paper", (24, 24)), ("nae-paper", (22, 22)), ("seqnet-paper", (20, 18))]
+)
+def test_the_schedule_of_an_roi_branch_is_that_of_each_set(name, lengths):
+    sets = (("cuhk-sysu", 11_206, 5000), ("prw", 5_704, 500))
+    for epochs, (kind, images, queue) in zip(lengths, sets, strict=True):
         recipe = make_recipe(name, kind)
         assert recipe.schedule.steps == epochs * images // 5 and recipe.model.roi.queue_size == queue
         assert recipe.schedule.milestones[0] == 16 / epochs and recipe.test_size == (1500, 900)
+
+
+def test_seqnet_differs_from_nae_by_what_its_paper_and_code_say():
+    """Both heads learn from every region, the first head's box counts tenfold, each head suppresses in its own way."""
+    seqnet, nae = (make_recipe(name, "cuhk-sysu") for name in ("seqnet-paper", "nae-paper"))
+    assert (seqnet.weights.first_box, seqnet.weights.roi_box, nae.weights.roi_box) == (10, 1, 10)
+    ours, theirs = seqnet.model.roi, nae.model.roi
+    assert (ours.negative_iou, ours.box_beta, ours.nms_threshold) == (None, 1, 0.5)
+    assert replace(ours, negative_iou=0.1, box_beta=0.0, nms_threshold=0.4) == theirs
+    assert seqnet.model.first_nms_threshold == 0.4
+    same = [item.name for item in fields(nae.model) if item.name != "roi"]
+    assert all(getattr(seqnet.model, name) == getattr(nae.model, name) for name in same)
+    schedule = replace(seqnet.schedule, steps=nae.schedule.steps, milestones=nae.schedule.milestones)
+    assert schedule == nae.schedule and seqnet.search_threshold == nae.search_threshold == 0
+    tiny = make_recipe("seqnet", "cuhk-sysu")
+    assert tiny.model == SeqNetConfig() and tiny.schedule == make_recipe("nae", "cuhk-sysu").schedule
 
 
 def test_the_papers_schedule_is_that_of_each_set():

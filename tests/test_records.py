@@ -96,7 +96,8 @@ def test_the_hash_covers_the_data_and_every_component_of_the_family(monkeypatch,
 def test_no_component_is_outside_all_families():
     found = [component_versions(recipe) for recipe in RECIPES.values()]
     assert {name: number for one in found for name, number in one.items()} == COMPONENT_VERSIONS
-    assert len({tuple(sorted(one)) for one in found}) == len({family_of(recipe) for recipe in RECIPES.values()})
+    families = {family_of(recipe) for recipe in RECIPES.values()} - {"seqnet"}  # which shares NAE's components
+    assert len({tuple(sorted(one)) for one in found}) == len(families)
 
 
 def test_the_hash_covers_the_recipe_it_starts_from():

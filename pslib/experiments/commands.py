@@ -3,7 +3,7 @@
 import ast
 import json
 from argparse import Namespace
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,6 +14,7 @@ from filelock import Timeout
 
 from pslib import paths
 from pslib.errors import UserError
+from pslib.evaluation.cbgm import RELEASED
 from pslib.experiments.lookup import PROFILE_CHANGES, at_profile, find_recipe
 from pslib.experiments.records import read_record
 from pslib.experiments.run import RunData, evaluate_test, main_protocol, run
@@ -121,6 +122,11 @@ def train(options: Namespace) -> None:
 def evaluate(options: Namespace) -> None:
     """Evaluate stored weights on the test or validation people of a set."""
     model = load_model(options.checkpoint).to(device())
+    if options.cbgm and getattr(model, "similarity", "cosine") != "cosine":
+        raise UserError(
+            f"--cbgm adds up cosines and the model of {options.checkpoint} compares by distance: leave --cbgm out."
+        )
+    context = RELEASED[options.kind] if options.cbgm else None
     data = open_run_data(options.kind, options.profile, options.data_root)
     chosen = data.test if options.split == "test" else data.validation
     header = load_weights(options.checkpoint)[1]
@@ -128,7 +134,7 @@ def evaluate(options: Namespace) -> None:
     recipe = make_recipe("alignps", options.kind).with_(
         test_size=tuple(size) if size else None, search_threshold=threshold or 0.0
     )
-    scalars, _ = evaluate_test(model, recipe, chosen, device())
+    scalars, _ = evaluate_test(model, recipe, chosen, device(), context)
     name = main_protocol(chosen)
     print(f"{options.kind}, {options.split}: detection recall {scalars['detection']['recall']:.1f}, "
           f"AP {scalars['detection']['ap']:.1f}")
@@ -137,6 +143,9 @@ def evaluate(options: Namespace) -> None:
         mark = "  (main)" if protocol == name else ""
         print(f"  {protocol:<14} mAP {found['map']:5.1f}  top-1 {found['top1']:5.1f}   "
               f"ground-truth boxes: mAP {truth['map']:5.1f}  top-1 {truth['top1']:5.1f}{mark}")
+    if context is not None:
+        scalars["cbgm"] = asdict(context)
+        print(f"re-ranked by the people beside the query: k1 {context.k1}, k2 {context.k2}, {context.combine}")
     if options.out:
         options.out.write_text(json.dumps(scalars, indent=1) + "\n")
 

@@ -17,6 +17,7 @@ from torch import nn
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.validation import carve_fold
 from pslib.errors import NotFiniteError, UserError
+from pslib.evaluation.cbgm import ContextMatching
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
 from pslib.evaluation.readout import layer_search
@@ -74,11 +75,15 @@ def validation_steps(steps: int, goes_on: bool = False) -> tuple[int, ...]:
 
 
 def measure(
-    data: PersonSearchSet, embeddings: GalleryEmbeddings, search_threshold: float = 0.0
+    data: PersonSearchSet,
+    embeddings: GalleryEmbeddings,
+    search_threshold: float = 0.0,
+    cbgm: ContextMatching | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Detection, search and ground-truth-box re-id on every protocol: scalars in per cent, arrays per query.
 
-    Search leaves out detections that score below ``search_threshold``; detection is measured with all.
+    Search leaves out detections that score below ``search_threshold``; detection is measured with all.  With ``cbgm``
+    both searches are re-ranked by the people beside the query.
     """
     found = detection_metrics(data.frames, embeddings.detections)
     labelled = detection_metrics(data.frames, embeddings.detections, labelled_only=True)
@@ -109,6 +114,7 @@ def measure(
                 num_frames=len(data.frames),
                 score_threshold=threshold,
                 similarity=embeddings.similarity,
+                cbgm=cbgm,
             )
             arrays[f"{name}/{boxes}/ap"] = result.ap.astype(np.float32)
             arrays[f"{name}/{boxes}/rank"] = result.rank.astype(np.int32)
@@ -140,27 +146,32 @@ def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
 
 
 def evaluate_test(
-    model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str = "cpu"
+    model: nn.Module,
+    recipe: Recipe,
+    data: PersonSearchSet,
+    device: str = "cpu",
+    cbgm: ContextMatching | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Everything a record keeps of the test set, the embeddings of fifteen fixed people included.
 
-    A model that offers several ``reads``, several embeddings of a person, is evaluated with each.
+    A model that offers several ``reads``, several embeddings of a person, is evaluated with each.  No record has
+    ``cbgm``.
     """
-    scalars, arrays = _evaluate(model, recipe, data, device)
+    scalars, arrays = _evaluate(model, recipe, data, device, cbgm)
     others = [read for read in getattr(model, "reads", ()) if read != model.config.read]
     if others:
         scalars |= {"read": model.config.read, "reads": {}}
     for read in others:
-        scalars["reads"][read], more = _evaluate(model.reading(read), recipe, data, device)
+        scalars["reads"][read], more = _evaluate(model.reading(read), recipe, data, device, cbgm)
         arrays |= {f"{read}{READ}{name}": array for name, array in more.items()}
     return scalars, arrays
 
 
 def _evaluate(
-    model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str
+    model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str, cbgm: ContextMatching | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="test")
-    scalars, arrays = measure(data, embeddings, recipe.search_threshold)
+    scalars, arrays = measure(data, embeddings, recipe.search_threshold, cbgm)
     ids = embeddings.person_ids
     pictured = np.isin(ids, np.unique(ids[ids != UNLABELLED])[:PICTURED_PEOPLE])
     arrays["pictured/embeddings"] = embeddings.ground_truth.embeddings[pictured].astype(np.float16)

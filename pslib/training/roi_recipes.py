@@ -1,9 +1,12 @@
-"""Recipes of the models with an ROI branch: ROI-AlignPS, and NAE, the rival of AlignPS's Table IX."""
+"""Recipes of the models with an ROI branch: ROI-AlignPS, and NAE and SeqNet, rivals of AlignPS's Table IX."""
+
+from dataclasses import replace
 
 from pslib.models.alignps import AlignPSConfig
 from pslib.models.nae import NAEConfig
 from pslib.models.roi_alignps import RoiAlignPSConfig
 from pslib.models.roi_branch import RoiBranchConfig
+from pslib.models.seqnet import SeqNetConfig
 from pslib.training.alignps_recipes import ALIGNPS_PAPER
 from pslib.training.recipe import LossWeights, Recipe, Schedule
 
@@ -32,6 +35,7 @@ _NAE = Recipe(
     model=NAEConfig(),
     schedule=Schedule(steps=2100, batch_size=4, learning_rate=1e-3, warmup_steps=180),
 )
+_SEQNET = _NAE.with_(name="seqnet", model=SeqNetConfig())  # NAE's schedule, not tuned
 
 # What the released ROI-AlignPS sets; NAE differs in how torchvision shifts and samples its regions.
 _PAPER_RPN = {
@@ -71,7 +75,23 @@ _NAE_PAPER = _ROI_PAPER.with_(
     schedule__warmup_steps=11_206 // 5,
     **{f"model__{name}": value for name, value in _NAE_ROI.items()},
 )
-ROI_RECIPES = (_ROI_ALIGNPS, _NAE, _ROI_PAPER, _NAE_PAPER)
+# What the released SeqNet sets otherwise; what is background, how boxes move and the last suppression are its class's.
+# Not taken over: similarities multiplied by the gallery's scores.
+_SEQNET_PAPER = _NAE_PAPER.with_(
+    name="seqnet-paper",
+    model=SeqNetConfig(
+        backbone="resnet50",
+        backbone_weights="IMAGENET1K_V1",
+        roi=replace(_NAE_PAPER.model.roi, negative_iou=None, box_beta=1.0, nms_threshold=0.5),
+        first_nms_threshold=0.4,
+        **_PAPER_RPN,
+    ),
+    weights__first_box=10.0,
+    weights__roi_box=1.0,
+    schedule__steps=20 * 11_206 // 5,
+    schedule__milestones=(16 / 20,),
+)
+ROI_RECIPES = (_ROI_ALIGNPS, _NAE, _SEQNET, _ROI_PAPER, _NAE_PAPER, _SEQNET_PAPER)
 ROI_ON_PRW: dict[str, dict[str, object]] = {
     "roi-alignps-paper": {
         "schedule__steps": 24 * 5_704 // 5,
@@ -81,6 +101,12 @@ ROI_ON_PRW: dict[str, dict[str, object]] = {
     },
     "nae-paper": {
         "schedule__steps": 22 * 5_704 // 5,
+        "schedule__warmup_steps": 5_704 // 5,
+        "model__roi__queue_size": 500,
+    },
+    "seqnet-paper": {
+        "schedule__steps": 18 * 5_704 // 5,
+        "schedule__milestones": (16 / 18,),
         "schedule__warmup_steps": 5_704 // 5,
         "model__roi__queue_size": 500,
     },

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 __all__ = ["NotFiniteError", "UserError", "require_choice"]
 
+MANY = 25  # from so many names on, a list of all hides the one that was meant
+
 
 class UserError(Exception):
     """A mistake that the user can mend; ``str(error)`` is one sentence naming the value and the remedy."""
@@ -28,10 +30,17 @@ def require_choice(what: str, value: str, choices: Iterable[str]) -> str:
     Traceback (most recent call last):
         ...
     pslib.errors.UserError: unknown profile 'tyni': choose tiny or small (nearest: tiny).
+    >>> require_choice("letter", "alpha", [*"abcdefghijklmnopqrstuvwxyz"])
+    Traceback (most recent call last):
+        ...
+    pslib.errors.UserError: unknown letter 'alpha', none of the 26 there are: choose one (nearest: p, l, h).
     """
     names = list(choices)
     if value in names:
         return value
+    if len(names) > MANY:
+        near = ", ".join(difflib.get_close_matches(str(value), names, n=3, cutoff=0.0))
+        raise UserError(f"unknown {what} {value!r}, none of the {len(names)} there are: choose one (nearest: {near}).")
     listed = ", ".join(names[:-1]) + (" or " if len(names) > 1 else "") + names[-1]
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)
     raise UserError(f"unknown {what} {value!r}: choose {listed} (nearest: {near[0]}).")

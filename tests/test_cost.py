@@ -155,6 +155,8 @@ def test_a_run_and_its_record(tmp_path, monkeypatch):
     assert head.startswith("160 x 96 px, 20 people found, 30 proposals") and "cpu seconds" in head
     assert alignps.split()[4:6] == ["1.00", "1.00"] and oim.split()[6] == "1.93" and plain.split()[9] == "-"
     assert other == "6 people found" and fewer.split()[0] == "AlignPS"
+    path.with_name("toy-half.json").write_text(path.read_text())
+    assert list(cost.cost_records(path.parent)) == ["toy", "toy-half"]
     path.write_text("{")
     with pytest.raises(UserError, match="toy.json cannot be read"):
         cost.cost_records(path.parent)

@@ -29,7 +29,7 @@ PARTS = ("ops", "model", "two_stage", "roi_branch")  # of COMPONENT_VERSIONS wha
 def cost_records(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """The committed records by file name; empty where nothing has been recorded yet."""
     found = {}
-    for path in sorted((folder or paths.results_dir() / "cost").glob("*.json")):
+    for path in sorted((folder or paths.results_dir() / "cost").glob("*.json"), key=lambda path: path.stem):
         try:
             found[path.stem] = json.loads(path.read_text())
         except (OSError, ValueError):

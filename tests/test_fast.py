@@ -19,6 +19,7 @@ from pslib.models.neck import AlignedFeatureAggregation
 from pslib.models.roi_branch import RoiBranchConfig
 from pslib.models.seqnet import SeqNet, SeqNetConfig
 from pslib.models.two_stage import TwoStage
+from pslib.ops import DeformableConv2d
 from pslib.training.checkpoints import load_model
 from pslib.training.recipes import make_recipe
 
@@ -137,6 +138,20 @@ def test_embeddings_of_other_models(name, precision, device):
         got = prepare(plain, precision).detect_and_embed([image], [boxes])[1][0]
     assert want.shape == got.shape == (2, want.shape[1]) and got.device == want.device
     assert (1 - nn.functional.cosine_similarity(got, want)).max() <= TOLERANCES[precision][2]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_wide_deformable_convolution_in_half_precision(stride):
+    """As wide as a ResNet's: its layer of offsets has the sizes of a read-out, but it is not one to be wrapped."""
+    layer = busy(nn.Sequential(DeformableConv2d(256, 256, 3, stride=stride)))
+    fast_layer = prepare(layer, "bfloat16").model
+    assert isinstance(fast_layer[0], DeformableConv2d) == (stride == 2)
+    maps = torch.randn(1, 256, 9, 12)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        mine = fast_layer(maps).float()
+    with torch.inference_mode():
+        plain = layer(maps)
+    assert (mine - plain).abs().max() < 0.05 * plain.abs().max()
 
 
 def test_a_precision_misspelt():

@@ -118,7 +118,7 @@ def _replace(module: nn.Module, better: Callable[[nn.Module], nn.Module]) -> Non
     """Put ``better(layer)`` in the place of every layer below ``module``, from the top; what changed is left alone."""
     for name, layer in list(module.named_children()):
         new = better(layer)
-        if new is layer:
+        if new is layer and not isinstance(layer, DeformableConv2d):  # its offsets are in full precision by themselves
             _replace(layer, better)
         else:
             setattr(module, name, new)

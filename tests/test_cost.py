@@ -44,6 +44,19 @@ def test_every_model_finds_as_many_as_it_is_told(name, detections, seed):
     assert set(seen) <= {30}
 
 
+@pytest.mark.parametrize("name", list(cost.MODELS))
+def test_timed_models_pool_boxes_that_have_an_area(name):
+    """Random weights would throw them out of an image of the paper's size; the heads that move boxes are still."""
+    (one,) = cost.build_models([name], IMAGE, 20, 30, "tiny")
+    for layer in one.plain.modules():
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == 4:
+            assert not layer.weight.any()
+    with torch.no_grad():
+        (found,) = answer(one.plain, IMAGE, 20)
+    assert len(found["boxes"]) == 20
+    assert (found["boxes"][:, 2:] - found["boxes"][:, :2]).min() > 1
+
+
 def test_too_few_boxes_are_noticed():
     model = AlignPS(AlignPSConfig(), 5).eval()  # trained by nobody, it finds nobody above the threshold
     with torch.no_grad(), pytest.raises(UserError, match="where 6 are to be timed"):

@@ -1,5 +1,7 @@
 """pslib.notebook, pslib.viz.figures and pslib.notebooks: what students see, and running the series."""
 
+import base64
+import io
 import json
 import re
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 from pslib import notebook, notebooks, paths
 from pslib.cli import main
@@ -160,6 +163,26 @@ def test_pictures_become_jpeg_and_stay_small():
     markup = figures.figure_html(figures.image_grid([shades] * 4), "four shaded fields")
     assert "data:image/jpeg" in markup and len(markup) < 60_000
     assert len(figures.figure_html(figures.image_grid([shades] * 4), "the same", quality=20)) < len(markup)
+
+
+def test_large_drawings_are_packed_closer_without_loss(monkeypatch):
+    def drawn():
+        fig, ax = figures.new_figure(9, 24)
+        rng = np.random.default_rng(0)
+        for row in range(110):
+            ax.plot(rng.random(3), [row] * 3, "o-", lw=1)
+            ax.text(1.1, row, f"a claim, number {rng.integers(10**9)}", fontsize=7)
+        return fig
+
+    def pixels(markup):
+        kind, payload = markup.split('src="data:')[1].split('"')[0].split(";base64,")
+        return kind, len(payload), np.asarray(Image.open(io.BytesIO(base64.b64decode(payload))).convert("RGB"))
+
+    kind, size, found = pixels(figures.figure_html(drawn(), "many rows"))
+    monkeypatch.setattr(figures, "LARGE_PNG", 10**9)
+    plain, before, expected = pixels(figures.figure_html(drawn(), "many rows"))
+    assert (kind, plain) == ("image/webp", "image/png") and size < 0.9 * before
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_empty_alt_text_is_refused():

@@ -40,6 +40,7 @@ OTHER = (PALETTE["blue"], "dotted", "", "")
 VERDICTS = {True: RIGHT, False: WRONG, "second": SECOND, None: ("#888888", "solid", "", "")}
 
 DPI = 100
+LARGE_PNG = 50_000  # bytes
 MAX_WIDTH_INCHES = 9.0
 
 
@@ -153,7 +154,7 @@ def figure_html(fig: Figure, alt: str, caption: str | None = None, *, quality: i
     """The figure as ``<figure>`` with the picture inside; closes ``fig``.
 
     ``quality`` (1..95) writes JPEG, right for photographs; without it figures that hold colour pictures
-    are JPEG 80 and all others PNG with 64 colours (lines and text need no more).
+    are JPEG 80 and all others PNG with 64 colours (lines and text need no more), WebP without loss where that is large.
     """
     if not alt.strip():
         raise ValueError("every figure needs alt text: say in one sentence what it shows")
@@ -180,7 +181,7 @@ def show(fig: Figure, alt: str, caption: str | None = None, *, quality: int | No
 
 
 def _encode(fig: Figure, quality: int | None) -> tuple[str, bytes]:
-    """(mime type, bytes) of the drawn figure: JPEG of that quality, or PNG reduced to a palette."""
+    """(mime type, bytes) of the drawn figure: JPEG of that quality, or PNG or WebP reduced to a palette."""
     from PIL import Image
 
     drawn = io.BytesIO()
@@ -194,4 +195,8 @@ def _encode(fig: Figure, quality: int | None) -> tuple[str, bytes]:
     # An octree keeps a colour that few pixels have (a mark, a legend); median cut mixes it with its neighbours.
     palette = picture.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     palette.save(packed, format="PNG", optimize=True)
-    return "image/png", packed.getvalue()
+    if packed.tell() <= LARGE_PNG:
+        return "image/png", packed.getvalue()
+    smaller = io.BytesIO()  # by a quarter, for the same pixels
+    palette.convert("RGB").save(smaller, format="WEBP", lossless=True, method=6)
+    return "image/webp", smaller.getvalue()

@@ -297,7 +297,7 @@ LATE = {
     ("alignps-table2", "lateral+concat > concat"),
     ("alignps-table2", "output+concat > output"),
     ("alignps-table2", "output+concat > concat"),
-    ("alignps-table5", "AFA's convolutions matter more than the backbone's"),
+    ("alignps-table5", "AFA's convolutions > the backbone's"),
 }
 
 

@@ -213,7 +213,7 @@ TABLE5 = Experiment(
             source="Sec. IV-C, prose",
         ),
         Claim(
-            "AFA's convolutions matter more than the backbone's",
+            "AFA's convolutions > the backbone's",
             "The deformable convolutions of the neck bring more than those of the backbone.",
             {"none": 2, "plain neck, concat": -1, "res3 & res4 & res5": -1},
             source="Sec. IV-C, prose",

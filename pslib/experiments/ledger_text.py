@@ -1,4 +1,4 @@
-"""The ledger as text of 120 columns: a line a claim and set, then why, where there is no verdict."""
+"""The ledger as text: a line a claim and set, then why, where there is no verdict."""
 
 import textwrap
 from collections import Counter
@@ -10,7 +10,8 @@ from pslib.experiments.registry import MEASURES, Claim
 
 __all__ = ["claim_label", "ledger_text", "ledger_summary"]
 
-WIDTH = 120
+WIDTH = 107  # columns, what a notebook shows without wrapping
+NAME = 36  # a longer name of a claim stands on a line of its own
 WORDS = ("reproduced", "not reproduced", "undecided", NOT_RECORDED)
 LARGE_EFFECT = 3.0  # points: effects of the paper that a small experiment should be able to see
 SHORT = {"gallery growth": "growth"}  # as a claim's label says it
@@ -35,15 +36,14 @@ def ledger_text(entries: Sequence[Entry]) -> str:
         group = [item for item in entries if item.experiment == name]
         experiment = EXPERIMENTS.get(name)
         about = f": {experiment.title} ({experiment.source})" if experiment else ""
-        lines += ["", f"{name}{about}"]
+        lines += ["", *textwrap.wrap(f"{name}{about}", WIDTH)]
         if experiment and experiment.note:
             lines += textwrap.wrap(experiment.note, WIDTH, initial_indent="  ", subsequent_indent="  ")
-        wide = max(36, *(len(claim_label(item.claim)) for item in group))
         lines.append(
-            f"  {'claim':<{wide}} {'set':<9} {'RECORDED':<20} {'margin':>6} {'seeds':>5} {'REPORTED':>8}  verdict"
+            f"  {'claim':<{NAME}} {'set':<9} {'RECORDED':<20} {'margin':>6} {'seeds':>5} {'REPORTED':>8}  verdict"
         )
         for item in group:
-            lines.append(_line(item, wide))
+            lines += _lines(item)
             lines += _remarks(item)
     return "\n".join([*lines, "", ledger_summary(entries)])
 
@@ -51,7 +51,7 @@ def ledger_text(entries: Sequence[Entry]) -> str:
 def ledger_summary(entries: Sequence[Entry]) -> str:
     """How many claims came out how, and how many of the large ones are open."""
     profiles = ", ".join(dict.fromkeys(item.profile for item in entries)) or "no"
-    lines = [f"ledger, {profiles} profile, {len(entries)} claims (each on each set): {_counts(entries)}"]
+    lines = [f"ledger, {profiles} profile, {len(entries)} claims (each on each set):", _counts(entries)]
     large = [item for item in entries if item.effect is not None and abs(item.effect) >= LARGE_EFFECT]
     if large:
         open_ones = sum(item.verdict.word in ("undecided", NOT_RECORDED) for item in large)
@@ -77,16 +77,19 @@ def claim_label(claim: Claim) -> str:
     return f"{claim.name}{measure}"
 
 
-def _line(item: Entry, wide: int) -> str:
+def _lines(item: Entry) -> list[str]:
     difference = "-"
     if item.interval is not None:
         difference = f"{item.interval.mean:+.1f} [{item.interval.low:+.1f}, {item.interval.high:+.1f}]"
     sign = {"equivalence": "\u00b1", "no-better": "\u2264"}.get(item.claim.kind, "")
     effect = "-" if item.effect is None else f"{item.effect:+.1f}"
-    return (
-        f"  {claim_label(item.claim):<{wide}} {item.set:<9} {difference:<20} {f'{sign}{item.claim.margin:g}':>6} "
-        f"{len(item.seeds):>5} {effect:>8}  {item.verdict.word}"
-    )
+    label = claim_label(item.claim)
+    above, beside = ([f"  {label}"], "") if len(label) > NAME else ([], label)
+    return [
+        *above,
+        f"  {beside:<{NAME}} {item.set:<9} {difference:<20} {f'{sign}{item.claim.margin:g}':>6} "
+        f"{len(item.seeds):>5} {effect:>8}  {item.verdict.word}",
+    ]
 
 
 def _remarks(item: Entry) -> list[str]:

@@ -8,7 +8,7 @@ read and printed by :mod:`pslib.experiments.cost_table`.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,6 @@ def _pixels(config: NAEConfig) -> NAEConfig:
     return replace(config, roi=replace(config.roi, pixels=True))
 
 
-def _seqnet() -> SeqNetConfig:
-    """NAE's sizes; how SeqNet's second head differs in its cost is its class, not its configuration."""
-    nae = _recipe("nae-paper")
-    return SeqNetConfig(**{item.name: getattr(nae, item.name) for item in fields(nae)})
-
-
 # What Table IX calls each model; the configuration that is timed, and the tiny profile's of the same kind.
 MODELS: dict[str, dict[str, Callable[[], Config]]] = {
     "AlignPS": {"paper": lambda: _recipe("alignps-paper"), "tiny": AlignPSConfig},
@@ -77,7 +71,7 @@ MODELS: dict[str, dict[str, Callable[[], Config]]] = {
     "ROI-AlignPS": {"paper": lambda: _recipe("roi-alignps-paper", mutual=()), "tiny": RoiAlignPSConfig},
     "NAE": {"paper": lambda: _recipe("nae-paper"), "tiny": NAEConfig},
     "NAE+": {"paper": lambda: _pixels(_recipe("nae-paper")), "tiny": lambda: _pixels(NAEConfig())},
-    "SeqNet": {"paper": _seqnet, "tiny": SeqNetConfig},
+    "SeqNet": {"paper": lambda: _recipe("seqnet-paper"), "tiny": SeqNetConfig},
     "OIM": {"paper": lambda: _recipe("jdi-ps-paper"), "tiny": lambda: TwoStageConfig(identity_loss="oim")},
     "E2E-PS, IAN": {"paper": lambda: _recipe("ian-paper", backbone="resnet50"), "tiny": TwoStageConfig},
 }
@@ -123,7 +117,7 @@ def _keep_boxes(model: nn.Module) -> None:
     """Let every head of proposals and regions leave its boxes where they are: zero what they are moved by.
 
     At the paper's size random weights throw the boxes out of the image, as slivers or as nothing, so that a second head
-    has too few left and pooling has other work than on people.  Which numbers the weights are changes no cost.
+    has too few left and pooling has other work than on people.  Layers of zeros cost as much as any.
     """
     for name, layer in model.named_modules():
         moves = name.endswith(".bbox_pred") or (isinstance(layer, nn.Linear) and layer.out_features == 4)

@@ -40,7 +40,7 @@ OTHER = (PALETTE["blue"], "dotted", "", "")
 VERDICTS = {True: RIGHT, False: WRONG, "second": SECOND, None: ("#888888", "solid", "", "")}
 
 DPI = 100
-LARGE_PNG = 50_000  # bytes
+LARGE_PNG = 50_000  # bytes, above which a drawing is packed as WebP
 MAX_WIDTH_INCHES = 9.0
 
 

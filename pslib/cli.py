@@ -202,7 +202,7 @@ def _add_search(commands) -> None:
 
 def _add_notebooks(commands) -> None:
     notebooks = commands.add_parser("notebooks", help="run the series, publish its outputs, lint it")
-    notebooks.set_defaults(run=_notebooks_run, profile="tiny", only=[], timeout=None)
+    notebooks.set_defaults(run=_notebooks_run, profile="tiny", only=[], timeout=None, jobs=None)
     parts = notebooks.add_subparsers(dest="part", metavar="PART")
     for name, work, text in (("run", _notebooks_run, "execute copies under build/notebooks (the default)"),
                              ("publish", _notebooks_publish, "execute and write the outputs back")):
@@ -211,6 +211,8 @@ def _add_notebooks(commands) -> None:
         part.add_argument("--profile", default="tiny", choices=PROFILES)
         part.add_argument("--timeout", type=int, default=None, help="seconds one cell may take")
         part.set_defaults(run=work)
+        if name == "run":
+            part.add_argument("--jobs", type=int, help="notebooks that run side by side (default: 2)")
     lint = parts.add_parser("lint", help="check the committed notebooks by the rules of notebooks/README.md")
     lint.add_argument("paths", nargs="*", type=Path, default=[], help="notebooks or folders (default: the series)")
     lint.set_defaults(run=_notebooks_lint)
@@ -244,7 +246,7 @@ def _bench(options) -> None:
 def _notebooks_run(options) -> int:
     from pslib.notebooks import run_series
 
-    return run_series(options.only, profile=options.profile, timeout=options.timeout)
+    return run_series(options.only, profile=options.profile, timeout=options.timeout, jobs=options.jobs)
 
 
 def _notebooks_publish(options) -> int:

@@ -6,35 +6,64 @@ import platform
 import re
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event
 
 from pslib import paths
 from pslib.errors import UserError
 from pslib.notebook_lint import lint, series, tags_of
+from pslib.progress import progress, say
 
 __all__ = ["chosen", "execute", "prepared", "publish", "run_series"]
 
 CELL_TIMEOUT = 600  # seconds; a cell that hangs must not hold the series
 
 
-def run_series(only: Sequence[str] = (), profile: str = "tiny", timeout: int | None = None) -> int:
-    """Execute copies under ``build/notebooks`` in order, print each one's time, end in results and ledger.
+def run_series(
+    only: Sequence[str] = (), profile: str = "tiny", timeout: int | None = None, jobs: int | None = None
+) -> int:
+    """Execute copies under ``build/notebooks``, print each one's time as it ends, end in results and ledger.
 
-    Returns 1 at the first notebook that fails (its copy shows where), else 0.
+    ``jobs`` notebooks run side by side (None: two, or one on a single core), each kernel with its share of the
+    cores as threads: the models at tiny are too small to keep two cores busy from one process.  Returns 1 if
+    a notebook failed (its copy shows where; none is started after it), else 0.
     """
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs}: at least one notebook has to run at a time.")
+    cores = os.cpu_count() or 1
+    jobs = min(2, cores) if jobs is None else jobs
+    shared = {} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     target = paths.build_dir() / "notebooks"
     target.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    done = 0
-    for path in chosen(only):
-        seconds, failure = _execute_file(path, target / path.name, profile, timeout)
-        done += failure is None
+    stop = Event()
+
+    def run_one(path: Path) -> tuple[Path, float, str | None] | None:
+        """None if the series was stopped before this notebook's turn."""
+        if stop.is_set():
+            return None
+        seconds, failure = _execute_file(path, target / path.name, profile, timeout, shared)
         if failure is not None:
-            print(f"{path.name}: failed after {seconds:.0f} s: {failure}", flush=True)
-            print(f"  its executed copy: {_shown(target / path.name)}", flush=True)
-            return 1
-        print(f"{path.name}: {seconds:.0f} s", flush=True)
-    print(f"{done} notebooks in {time.perf_counter() - start:.0f} s; executed copies in {_shown(target)}\n", flush=True)
+            stop.set()
+        return path, seconds, failure
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            runs = [pool.submit(run_one, path) for path in chosen(only)]
+            for run in progress(as_completed(runs), "notebooks", total=len(runs)):
+                if run.result() is not None:
+                    path, seconds, failure = run.result()
+                    say(f"{path.name}: {seconds:.0f} s" if failure is None else
+                        f"{path.name}: failed after {seconds:.0f} s: {failure}\n"
+                        f"  its executed copy: {_shown(target / path.name)}")
+        except BaseException:  # an interrupt among them: what has not begun does not begin
+            stop.set()
+            raise
+    if stop.is_set():
+        return 1
+    print(f"{len(runs)} notebooks in {time.perf_counter() - start:.0f} s, {jobs} at a time; "
+          f"executed copies in {_shown(target)}\n", flush=True)
     _print_results(profile)
     return 0
 
@@ -119,7 +148,9 @@ def execute(
             afterwards(client)
 
 
-def _execute_file(path: Path, target: Path, profile: str, timeout: int | None) -> tuple[float, str | None]:
+def _execute_file(
+    path: Path, target: Path, profile: str, timeout: int | None, environment: dict[str, str] | None = None
+) -> tuple[float, str | None]:
     """Execute ``path`` into ``target``; (seconds, None or what went wrong). Written even when a cell fails."""
     import nbformat
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -127,7 +158,7 @@ def _execute_file(path: Path, target: Path, profile: str, timeout: int | None) -
     notebook, failure = prepared(path, profile), None
     start = time.perf_counter()
     try:
-        execute(notebook, path.parent, timeout)
+        execute(notebook, path.parent, timeout, environment)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         failure = re.sub(r"\x1b\[[0-9;]*m", "", str(error).strip().splitlines()[-1])  # without terminal colours
     seconds = time.perf_counter() - start

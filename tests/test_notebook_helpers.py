@@ -245,11 +245,43 @@ def test_run_leaves_the_series_as_it_was(checkout, capsys, monkeypatch):
     assert main(["notebooks", "run", "0"]) == 0
     assert path.read_bytes() == before
     text = capsys.readouterr().out
-    assert re.search(r"00_x.ipynb: \d+ s\n1 notebooks in \d+ s; .* in build/notebooks\n\nresults table, tiny", text)
+    assert re.search(r"00_x.ipynb: \d+ s\n", text)
+    assert re.search(r"1 notebooks in \d+ s, \d at a time; .* in build/notebooks\n\nresults table, tiny", text)
     copy = nbformat.read(checkout / "build" / "notebooks" / "00_x.ipynb", as_version=4)
     assert copy.cells[2].outputs[0]["text"] == "tiny 1\n"
     assert main(["notebooks", "run"]) == 1
     assert "01_y.ipynb: failed" in (text := capsys.readouterr().out) and "ZeroDivisionError" in text
+
+
+def test_notebooks_run_side_by_side_and_share_the_cores(checkout, capsys, monkeypatch):
+    """Each of two waits for the other's file: one after the other, the first would wait for ever."""
+    monkeypatch.setattr(notebooks, "_print_results", lambda profile: None)
+    monkeypatch.setattr(notebooks.os, "cpu_count", lambda: 6)
+    meet = """
+import os, pathlib, time
+pathlib.Path("{mine}").touch()
+while not pathlib.Path("{other}").exists():
+    time.sleep(0.05)
+print(os.environ["OMP_NUM_THREADS"])
+"""
+    write(checkout / "notebooks", "00_x.ipynb", meet.format(mine="a", other="b"))
+    write(checkout / "notebooks", "01_y.ipynb", meet.format(mine="b", other="a"))
+    assert main(["notebooks", "run", "--jobs", "2", "--timeout", "60"]) == 0
+    for name in ("00_x", "01_y"):
+        copy = nbformat.read(checkout / "build" / "notebooks" / f"{name}.ipynb", as_version=4)
+        assert copy.cells[2].outputs[0]["text"] == "3\n"
+    assert "2 notebooks in" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--jobs 0: at least one"):
+        notebooks.run_series(jobs=0)
+
+
+def test_no_notebook_is_started_after_one_that_failed(checkout, capsys):
+    write(checkout / "notebooks", "00_x.ipynb", "1 / 0")
+    write(checkout / "notebooks", "01_y.ipynb")
+    assert main(["notebooks", "run", "--jobs", "1"]) == 1
+    text = capsys.readouterr().out
+    assert "00_x.ipynb: failed" in text and "01_y" not in text
+    assert not (checkout / "build" / "notebooks" / "01_y.ipynb").exists()
 
 
 def test_publish_writes_back_clean_and_records_time(checkout, capsys):

@@ -140,7 +140,7 @@ def snapshots_figure(snapshots: Mapping[str, Snapshot], people: int) -> Figure:
         plain(bottom)
     axes[0, 0].set_ylabel(f"boxes of {people} people", fontsize=8.5)
     axes[1, 0].set_ylabel("per cent of pairs", fontsize=8.5)
-    axes[1, 0].legend(fontsize=7.5, frameon=False, loc="upper left")
+    axes[1, -1].legend(fontsize=7.5, frameon=False, loc="upper left")  # the first moment may have a peak there
     fig.colorbar(shown, ax=list(axes[0]), shrink=0.8, label="cosine")
     return fig
 

@@ -26,37 +26,36 @@ def run_series(
     """Execute copies under ``build/notebooks``, print each one's time as it ends, end in results and ledger.
 
     ``jobs`` notebooks run side by side (None: two, or one on a single core), each kernel with its share of the
-    cores as threads: the models at tiny are too small to keep two cores busy from one process.  Returns 1 if
-    a notebook failed (its copy shows where; none is started after it), else 0.
+    cores as threads, unless ``OMP_NUM_THREADS`` is set: the models at tiny are too small to keep two cores busy
+    from one process.  Returns 1 if a notebook failed (its copy shows where; none is started after it), else 0.
     """
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: at least one notebook has to run at a time.")
-    cores = os.cpu_count() or 1
-    jobs = min(2, cores) if jobs is None else jobs
-    shared = {} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    wanted, cores = chosen(only), os.cpu_count() or 1
+    jobs = min(jobs or min(2, cores), len(wanted))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))
     target = paths.build_dir() / "notebooks"
     target.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     stop = Event()
 
-    def run_one(path: Path) -> tuple[Path, float, str | None] | None:
-        """None if the series was stopped before this notebook's turn."""
+    def run_one(path: Path) -> str:
+        """How it went, in words; none if the series was stopped before this notebook's turn."""
         if stop.is_set():
-            return None
-        seconds, failure = _execute_file(path, target / path.name, profile, timeout, shared)
-        if failure is not None:
-            stop.set()
-        return path, seconds, failure
+            return ""
+        copy = target / path.name
+        seconds, failure = _execute_file(path, copy, profile, timeout, {"OMP_NUM_THREADS": threads})
+        if failure is None:
+            return f"{path.name}: {seconds:.0f} s"
+        stop.set()
+        return f"{path.name}: failed after {seconds:.0f} s: {failure}\n  its executed copy: {_shown(copy)}"
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            runs = [pool.submit(run_one, path) for path in chosen(only)]
+            runs = [pool.submit(run_one, path) for path in wanted]
             for run in progress(as_completed(runs), "notebooks", total=len(runs)):
-                if run.result() is not None:
-                    path, seconds, failure = run.result()
-                    say(f"{path.name}: {seconds:.0f} s" if failure is None else
-                        f"{path.name}: failed after {seconds:.0f} s: {failure}\n"
-                        f"  its executed copy: {_shown(target / path.name)}")
+                if words := run.result():
+                    say(words)
         except BaseException:  # an interrupt among them: what has not begun does not begin
             stop.set()
             raise

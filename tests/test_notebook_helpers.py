@@ -257,6 +257,7 @@ def test_notebooks_run_side_by_side_and_share_the_cores(checkout, capsys, monkey
     """Each of two waits for the other's file: one after the other, the first would wait for ever."""
     monkeypatch.setattr(notebooks, "_print_results", lambda profile: None)
     monkeypatch.setattr(notebooks.os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     meet = """
 import os, pathlib, time
 pathlib.Path("{mine}").touch()
@@ -266,11 +267,19 @@ print(os.environ["OMP_NUM_THREADS"])
 """
     write(checkout / "notebooks", "00_x.ipynb", meet.format(mine="a", other="b"))
     write(checkout / "notebooks", "01_y.ipynb", meet.format(mine="b", other="a"))
-    assert main(["notebooks", "run", "--jobs", "2", "--timeout", "60"]) == 0
-    for name in ("00_x", "01_y"):
+
+    def threads(name):
         copy = nbformat.read(checkout / "build" / "notebooks" / f"{name}.ipynb", as_version=4)
-        assert copy.cells[2].outputs[0]["text"] == "3\n"
+        return int(copy.cells[2].outputs[0]["text"])
+
+    assert main(["notebooks", "run", "--jobs", "2", "--timeout", "60"]) == 0
+    assert threads("00_x") == threads("01_y") == 3
     assert "2 notebooks in" in capsys.readouterr().out
+    assert main(["notebooks", "run", "0"]) == 0
+    assert threads("00_x") == 6, "one notebook alone has all cores"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert main(["notebooks", "run", "0"]) == 0
+    assert threads("00_x") == 2, "what the user has set stands"
     with pytest.raises(UserError, match="--jobs 0: at least one"):
         notebooks.run_series(jobs=0)
 

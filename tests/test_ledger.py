@@ -1,7 +1,7 @@
 """The ledger: verdicts on records made by hand, what is missing said in words, claims older than their records."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,12 +9,13 @@ from toy_sets import toy_recipe
 
 from pslib import notebooks, paths
 from pslib.cli import main
-from pslib.evaluation.statistics import Verdict
-from pslib.experiments import history
+from pslib.evaluation.statistics import Interval, Verdict
+from pslib.experiments import history, longer
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import claims_in, commit_of_claim, defaults_in, is_ancestor, keys_of
 from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry, entry, ledger, paper_effect
-from pslib.experiments.ledger_text import PREDATES, WIDTH, ledger_summary, ledger_text
+from pslib.experiments.ledger_text import PREDATES, UNTRAINED, WIDTH, ledger_summary, ledger_text
+from pslib.experiments.longer import Longer
 from pslib.experiments.lookup import LostRun
 from pslib.experiments.measures import values_of
 from pslib.experiments.plateau import uniform_loss
@@ -148,14 +149,19 @@ def test_measures_are_per_cent_of_what_they_say():
 def test_the_paper_effect_is_the_same_contrast_of_its_numbers():
     table = EXPERIMENTS["alignps-table2"]
     claim = next(claim for claim in table.claims if claim.name == "all > none")
-    assert paper_effect(table, claim, "prw") == pytest.approx(18.5)
-    assert paper_effect(table, Claim("c", "t", {"all": 1, "none": -1}, column=None), "prw") is None
-    assert paper_effect(table, Claim("c", "t", {"nothing": 1}), "prw") is None
+    assert paper_effect(table, claim, "prw") == (pytest.approx(18.5), "printed")
+    assert paper_effect(table, Claim("c", "t", {"all": 1, "none": -1}, column=None), "prw") == (None, "")
+    assert paper_effect(table, Claim("c", "t", {"nothing": 1}), "prw") == (None, "")
+    # Table II's marks are lost, so which row is a pair is inferred; Fig. 6's ends are worked out.
+    pair, ends = Claim("c", "t", {"lateral+output": 1, "none": -1}), Claim("c", "t", {"all": 1, "baseline": -1})
+    assert paper_effect(table, pair, "prw")[1] == "assumed"
+    assert paper_effect(EXPERIMENTS["alignps-fig6"], ends, "prw") == (pytest.approx(26.1), "derived")
     # Every claim that names a column of the paper is found there, but for what Fig. 6 shows as bars only.
     for experiment in EXPERIMENTS.values():
         for claim in experiment.claims:
             if experiment.reported and claim.column and experiment.name != "alignps-fig6":
-                assert all(paper_effect(experiment, claim, kind) is not None for kind in experiment.kinds), claim.name
+                found = [paper_effect(experiment, claim, kind)[0] for kind in experiment.kinds]
+                assert None not in found, claim.name
 
 
 def test_the_ledger_reads_whatever_is_recorded():
@@ -194,7 +200,68 @@ def test_the_summary_counts_words_and_open_claims_of_large_effect():
     assert "of the 3 whose effect in the paper is 3 points or more, 2 (67 %)" in said
     lines = ledger_text(entries).splitlines()
     assert sum("why undecided" in line for line in lines) == 2 and not any("why reproduced" in line for line in lines)
-    assert "no profile, 0 claims" in ledger_summary([])
+    assert "no profile, 0 claims" in ledger_summary([]) and "put at risk" not in said
+
+
+def test_an_effect_that_is_not_printed_is_marked():
+    told = [ledger_text([made_entry("undecided", 5.0, effect_origin=origin)]) for origin in ("printed", "assumed")]
+    assert " +5.0  undecided" in told[0] and "~+5.0" not in told[0] and " ~+5.0  undecided" in told[1]
+
+
+def test_what_could_not_fail_is_counted_apart():
+    late, always = made_entry("reproduced", older=("a", "b")), replace(BETTER, holds_untrained=True)
+    safe = [late, replace(made_entry("reproduced"), claim=always), made_entry("reproduced", older=("a",))]
+    assert [item.at_risk for item in safe] == [False, False, True]
+    assert "of those reproduced, 2 were not put at risk" in ledger_summary(safe)
+    assert UNTRAINED in ledger_text(safe) and safe[1].as_dict()["put_at_risk"] is False
+
+
+def test_a_gain_of_a_third_by_more_steps_is_held_against_a_difference():
+    ten = Interval(10.0, 8.0, 12.0)
+    one, other = Longer("a", "a-long", 360, 1080, 3.2, 3), Longer("b", "b-long", 360, 1080, -3.4, 3)
+
+    def steps_matter(*rows, **more):
+        return replace(made_entry("reproduced", interval=ten, longer=rows), **more).steps_matter
+
+    assert steps_matter(one, other) is True and steps_matter(other) is True
+    assert steps_matter(one) is None and steps_matter() is None  # "b" may move by anything
+    assert steps_matter(one, replace(other, gain=-3.2)) is False
+    assert steps_matter(one, other, claim=replace(BETTER, measure="recall")) is None
+    assert steps_matter(one, other, interval=None) is None
+    said = " ".join(ledger_text([made_entry("reproduced", interval=ten, longer=(one, other))]).split())
+    assert "prw 'b' -3.4 points with 1080 steps instead of 360. In 1 of the 1 comparisons" in said
+    assert "no row is recorded with twice as many" in ledger_text([made_entry("reproduced", interval=ten)])
+
+
+def test_longer_runs_of_a_row_are_found_by_the_recipe_and_their_gain_by_common_seeds(monkeypatch):
+    short = RECIPE.with_(name="short", schedule__steps=10)
+    variants = {
+        "short": short,
+        "long": short.with_(name="long", schedule__steps=20, schedule__learning_rate=1e-4),
+        "longer": short.with_(name="longer", schedule__steps=30),
+        "hardly": short.with_(name="hardly", schedule__steps=19),
+        "another": short.with_(name="another", schedule__steps=40, flip=not short.flip),
+        "unrecorded": short.with_(name="unrecorded", schedule__steps=50),
+    }
+    maps = {10: {0: 20.0, 1: 30.0}, 20: {0: 50.0}, 30: {1: 36.0, 2: 90.0}, 19: {0: 99.0}, 40: {0: 99.0}, 50: {}}
+
+    def recorded(recipe, read):
+        found = [record(seed, 0.5) for seed in maps[recipe.schedule.steps]]
+        for one in found:
+            value = maps[recipe.schedule.steps][one.info["seed"]]
+            one.info["results"] = {"search": {"TestG100": {"map": value}}}
+        return found, []
+
+    monkeypatch.setattr(longer, "VARIANTS", variants)
+    monkeypatch.setattr(longer, "runs_if_any", recorded)
+    table = Experiment("toy", "t", "s", {"row": "short", "end": "another"}, (), variants=variants)
+    assert longer.longer_rows(table, short.kind, short.profile) == [Longer("row", "longer", 10, 30, 6.0, 1)]
+
+
+def test_table2_speaks_of_its_short_schedule_and_says_so():
+    found = [item for item in ledger("tiny", ["alignps-table2"]) if item.claim.name == "all > none"]
+    assert all(item.steps_matter for item in found)
+    assert {row.variant for item in found for row in item.longer} == {"alignps-long", "scale-task-long"}
 
 
 def test_a_run_of_the_series_ends_in_results_and_the_ledger(capsys):
@@ -210,8 +277,8 @@ def test_the_json_holds_evidence_and_commits(capsys):
     found = json.loads(capsys.readouterr().out)
     assert len(found) == 2 * len(EXPERIMENTS["alignps-fig6"].claims)
     names = {"experiment", "claim", "text", "set", "profile", "seeds", "queries", "difference", "interval", "margin",
-             "kind", "measure", "unit", "verdict", "reason", "paper_effect", "commit_of_claim",
-             "commits_of_records"}  # fmt: skip
+             "kind", "measure", "unit", "verdict", "reason", "paper_effect", "paper_effect_origin", "commit_of_claim",
+             "commits_of_records", "put_at_risk", "more_steps_move_a_row_by_a_third", "note"}  # fmt: skip
     for item in found:
         assert names <= set(item)
         assert item["interval"] is None or item["interval"][0] <= item["difference"] <= item["interval"][1]

@@ -251,6 +251,7 @@ PROSE = Experiment(
             measure="spread",
             margin=2.0,
             column=None,
+            holds_untrained=True,
         ),
         Claim(
             "C3 stays inside more than C4",
@@ -259,10 +260,11 @@ PROSE = Experiment(
             measure="inside",
             margin=2.0,
             column=None,
+            holds_untrained=True,
         ),
     ),
-    note="Both hold before any training: C4's cells are twice as large as C3's, so nine of them reach further without "
-    "an offset.  Notebook 06 sets the trained radii beside those of the plain grid.",
+    note="C4's cells are twice as large as C3's, so nine of them reach further without an offset, too.  Notebook 06 "
+    "sets the trained radii beside those of the plain grid.",
     variants=VARIANTS,
 )
 EXTRAS = Experiment(

@@ -7,7 +7,7 @@ loss (:mod:`pslib.experiments.plateau`).  What fails one of them is undecided, w
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from pslib.errors import UserError
 from pslib.evaluation.statistics import Interval, Verdict, bootstrap_runs, verdict
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import commit_of_claim, is_ancestor
-from pslib.experiments.lookup import LostRun, at_profile, find_experiment, known_fingerprint, runs_of
+from pslib.experiments.longer import Longer, longer_rows
+from pslib.experiments.lookup import LostRun, at_profile, find_experiment, runs_if_any
 from pslib.experiments.measures import values_of
 from pslib.experiments.plateau import plateau_reason
 from pslib.experiments.records import Record
@@ -52,15 +53,36 @@ class Entry:
     interval: Interval | None = None
     per_seed: tuple[float, ...] = ()
     effect: float | None = None  # the same contrast of the paper's reported numbers
+    effect_origin: str = ""  # "printed", or how not all of them are: "derived", "assumed"
     claim_commit: str = ""
     record_commits: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()  # device and date of its records
     older: tuple[str, ...] = ()  # rows whose records were all computed before the claim was written down
+    longer: tuple[Longer, ...] = ()  # its rows that are recorded on a longer schedule, too
+    note: str = ""  # the experiment's
 
     @property
     def predates(self) -> bool:
         """True if no record of the claim is younger than the claim: it was written down knowing them."""
         return bool(self.older) and set(self.older) == set(self.claim.contrast)
+
+    @property
+    def at_risk(self) -> bool:
+        """False where no record could have spoken against the claim: it predates none of them, or needs no training."""
+        return not (self.predates or self.claim.holds_untrained)
+
+    @property
+    def steps_matter(self) -> bool | None:
+        """Do more steps move one of its rows by a third of the difference or more?  None: no longer run tells.
+
+        A row that has a longer run and moves by less says nothing of the others, so False needs all of them.
+        """
+        if self.interval is None or self.claim.measure != "map":
+            return None
+        limit = abs(self.interval.mean) / 3
+        if any(abs(row.gain) >= limit for row in self.longer):
+            return True
+        return False if {row.label for row in self.longer} == set(self.claim.contrast) else None
 
     def as_dict(self) -> dict[str, object]:
         """The entry as plain data."""
@@ -84,10 +106,15 @@ class Entry:
             "verdict": self.verdict.word,
             "reason": self.verdict.reason,
             "paper_effect": self.effect,
+            "paper_effect_origin": self.effect_origin,
             "commit_of_claim": self.claim_commit,
             "commits_of_records": list(self.record_commits),
             "sources_of_records": list(self.sources),
             "rows_older_than_claim": list(self.older),
+            "put_at_risk": self.at_risk,
+            "rows_on_longer_schedules": [asdict(row) for row in self.longer],
+            "more_steps_move_a_row_by_a_third": self.steps_matter,
+            "note": self.note,
         }
 
 
@@ -98,24 +125,19 @@ def ledger(profile: str = "tiny", experiments: Iterable[str | Experiment] | None
     known: dict[tuple[Recipe, str], tuple[list[Record], list[LostRun]]] = {}
     found = []
     for experiment in chosen:
+        grown = {kind: longer_rows(experiment, kind, profile) for kind in experiment.kinds}
         for claim in experiment.claims:
             for kind in experiment.kinds:
                 rows, others = {}, {}
                 for label in claim.contrast:
                     row = at_profile(experiment.recipe(label, kind), profile), experiment.read(label)
                     if row not in known:
-                        known[row] = _runs(*row)
+                        known[row] = runs_if_any(*row)
                     rows[label], others[label] = known[row]
-                found.append(entry(experiment, claim, kind, profile, rows, others))
+                judged = entry(experiment, claim, kind, profile, rows, others)
+                longer = tuple(row for row in grown[kind] if row.label in claim.contrast)
+                found.append(replace(judged, longer=longer))
     return found
-
-
-def _runs(recipe: Recipe, read: str) -> tuple[list[Record], list[LostRun]]:
-    try:
-        known_fingerprint(recipe.kind, recipe.profile)
-    except UserError:  # neither drawn nor recorded: nothing is there to be found
-        return [], []
-    return runs_of(recipe, read)
 
 
 def entry(
@@ -128,13 +150,16 @@ def entry(
 ) -> Entry:
     """Judge one claim by the finished records of its rows; ``others`` says of each row which runs are of no use."""
     stood = commit_of_claim(experiment, claim)
+    effect, origin = paper_effect(experiment, claim, kind)
     records = [record for group in rows.values() for record in group]
     base = {
         "experiment": experiment.name,
         "claim": claim,
         "set": kind,
         "profile": profile,
-        "effect": paper_effect(experiment, claim, kind),
+        "effect": effect,
+        "effect_origin": origin,
+        "note": experiment.note,
         "claim_commit": stood,
         "record_commits": tuple(sorted({record.commit for record in records})),
         "sources": tuple(sorted({_source(record) for record in records})),
@@ -232,14 +257,16 @@ def _left_out(others: Lost) -> str:
     return f"left out: {', '.join(named)}" if named else ""
 
 
-def paper_effect(experiment: Experiment, claim: Claim, kind: str) -> float | None:
-    """The claim's contrast of the numbers that the paper prints for a set; None where it prints none."""
+def paper_effect(experiment: Experiment, claim: Claim, kind: str) -> tuple[float | None, str]:
+    """The claim's contrast of the paper's numbers for a set, and their origin; None and "" where it has none."""
     if experiment.reported is None or claim.column is None:
-        return None
+        return None, ""
+    table = reported(experiment.reported)
     try:
-        return reported(experiment.reported).contrast(claim.contrast, kind, claim.column)
+        effect = table.contrast(claim.contrast, kind, claim.column)
     except UserError:  # the paper has no such row, set or column
-        return None
+        return None, ""
+    return (None, "") if effect is None else (effect, table.contrast_origin(claim.contrast, kind, claim.column))
 
 
 def _source(record: Record) -> str:

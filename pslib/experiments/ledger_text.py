@@ -15,6 +15,7 @@ NAME = 36  # a longer name of a claim stands on a line of its own
 WORDS = ("reproduced", "not reproduced", "undecided", NOT_RECORDED)
 LARGE_EFFECT = 3.0  # points: effects of the paper that a small experiment should be able to see
 SHORT = {"gallery growth": "growth"}  # as a claim's label says it
+UNTRAINED = "true of a network that has learned nothing, too: no record could speak against it"
 PREDATES = "the claim was written down after all its records: it was not put at risk"
 
 
@@ -30,7 +31,11 @@ def ledger_text(entries: Sequence[Entry]) -> str:
         ),
         *(f"  {SHORT.get(name, name)}: {MEASURES[name]}" for name in MEASURES if name in measures - {"map"}),
         *textwrap.wrap(f"Computed on: {'; '.join(sources) or 'nothing yet'}.", WIDTH),
-        "REPORTED: the same difference of the numbers that the paper prints, on the real sets.",
+        *textwrap.wrap(
+            "REPORTED: the same difference of the paper's numbers, on the real sets; ~ where some are not printed for "
+            "these rows, but derived from others or assumed to belong here.",
+            WIDTH,
+        ),
     ]
     for name in dict.fromkeys(item.experiment for item in entries):
         group = [item for item in entries if item.experiment == name]
@@ -45,6 +50,7 @@ def ledger_text(entries: Sequence[Entry]) -> str:
         for item in group:
             lines += _lines(item)
             lines += _remarks(item)
+        lines += textwrap.wrap(_more_steps(group), WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join([*lines, "", ledger_summary(entries)])
 
 
@@ -59,12 +65,40 @@ def ledger_summary(entries: Sequence[Entry]) -> str:
             f"of the {len(large)} whose effect in the paper is {LARGE_EFFECT:g} points or more, {open_ones} "
             f"({100 * open_ones / len(large):.0f} %) are undecided or not recorded"
         )
+    safe = [item for item in entries if item.verdict.word == "reproduced" and not item.at_risk]
+    if safe:
+        lines.append(
+            f"of those reproduced, {len(safe)} were not put at risk: written down after all their records, or true of "
+            "any network"
+        )
     return "\n".join(lines)
 
 
 def _counts(entries: Sequence[Entry]) -> str:
     counts = Counter(item.verdict.word for item in entries)
     return ", ".join(f"{counts[word]} {word}" for word in WORDS)
+
+
+def _more_steps(group: Sequence[Entry]) -> str:
+    """What longer runs say of an experiment's differences of search mAP."""
+    judged = [item for item in group if item.interval is not None and item.claim.measure == "map"]
+    if not judged:
+        return ""
+    gains = {(item.set, row.label): row for item in judged for row in item.longer}
+    if not gains:
+        return (
+            "More steps: no row is recorded with twice as many, so whether these differences would last is not tested."
+        )
+    told = "; ".join(
+        f"{kind} {row.label!r} {row.gain:+.1f} points with {row.longer_steps} steps instead of {row.steps}"
+        for (kind, _), row in gains.items()
+    )
+    said = Counter(item.steps_matter for item in judged)
+    return (
+        f"More steps: {told}.  In {said[True]} of the {len(judged)} comparisons of search mAP a row moves by a third "
+        "or more of the difference, which therefore speaks of this schedule only; for "
+        f"{said[None]} a longer run of some row is missing."
+    )
 
 
 def claim_label(claim: Claim) -> str:
@@ -82,7 +116,8 @@ def _lines(item: Entry) -> list[str]:
     if item.interval is not None:
         difference = f"{item.interval.mean:+.1f} [{item.interval.low:+.1f}, {item.interval.high:+.1f}]"
     sign = {"equivalence": "\u00b1", "no-better": "\u2264"}.get(item.claim.kind, "")
-    effect = "-" if item.effect is None else f"{item.effect:+.1f}"
+    mark = "" if item.effect_origin == "printed" else "~"
+    effect = "-" if item.effect is None else f"{mark}{item.effect:+.1f}"
     label = claim_label(item.claim)
     above, beside = ([f"  {label}"], "") if len(label) > NAME else ([], label)
     return [
@@ -94,6 +129,8 @@ def _lines(item: Entry) -> list[str]:
 
 def _remarks(item: Entry) -> list[str]:
     said = [item.verdict.reason] if item.verdict.word in ("undecided", NOT_RECORDED) else []
+    if item.claim.holds_untrained:
+        said.append(UNTRAINED)
     if item.predates:
         said.append(PREDATES)
     elif item.older:

@@ -15,7 +15,8 @@ from pslib.training.recipe import Recipe, family_of, recipe_hash
 from pslib.training.recipes import RECIPES, make_recipe
 
 __all__ = [
-    "LostRun", "find_experiment", "find_recipe", "at_profile", "failed", "known_fingerprint", "records_of", "runs_of",
+    "LostRun", "find_experiment", "find_recipe", "at_profile", "failed", "known_fingerprint", "records_of",
+    "runs_if_any", "runs_of",
 ]  # fmt: skip
 
 # What the larger profiles change in every variant of AlignPS.  The backbone's strides and the frames double, and with
@@ -191,3 +192,12 @@ def runs_of(recipe: Recipe, read: str = "") -> tuple[list[Record], list[LostRun]
         else:
             others.append(LostRun(f"seed {seed} failed: {str(record.info['reason']).rstrip('.')}", seed))
     return [finished[seed].reading(read) for seed in sorted(finished)], others
+
+
+def runs_if_any(recipe: Recipe, read: str = "") -> tuple[list[Record], list[LostRun]]:
+    """:func:`runs_of`, and nothing at all where the recipe's set is neither drawn nor recorded."""
+    try:
+        known_fingerprint(recipe.kind, recipe.profile)
+    except UserError:
+        return [], []
+    return runs_of(recipe, read)

@@ -36,7 +36,8 @@ class Claim:
 
     ``contrast`` gives each row's factor: ``{"all": 1, "none": -1}`` claims that *all* is better than *none*.
     ``margin`` is the smallest difference that would matter, in the unit of ``measure``.  ``column`` names the
-    reported column that the same contrast is read from, if the paper prints one.
+    reported column that the same contrast is read from, if the paper prints one.  ``holds_untrained`` marks what is
+    true of any network, before it has learned: no record can speak against it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Claim:
     margin: float = 2.0
     column: str | None = "mAP"
     source: str = ""
+    holds_untrained: bool = False
 
     def __post_init__(self) -> None:
         require_choice("measure", self.measure, MEASURES)

@@ -92,6 +92,15 @@ class ReportedTable:
             return None
         return round(sum(f * v for f, v in zip(factors.values(), values, strict=True)), 6) + 0.0
 
+    def contrast_origin(self, factors: Mapping[str, float], kind: str, column: str) -> str:
+        """"printed" if all numbers of :meth:`contrast` are, else what else they are: "derived", "assumed" or both.
+
+        >>> reported("alignps-fig6").contrast_origin({"all": 1, "scale+task": -1}, "prw", "mAP")
+        'assumed, derived'
+        """
+        origins = {self.origin(row, kind, column).partition(":")[0] for row in factors}
+        return ", ".join(sorted(origins - {"printed"})) or "printed"
+
     def as_text(self, kind: str) -> str:
         """The table of one set as aligned text: "~" marks derived and assumed numbers, "-" missing ones."""
         columns, rows = self.columns[require_choice(f"set in {self.name}", kind, self.columns)], self.rows(kind)

@@ -45,6 +45,8 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, changes):
         validate=lambda model: steps.append(1) or {"map": 0.5}, validate_at=(4, 6),
     )  # fmt: skip
     assert same(whole, resumed) and curves.losses == again.losses
+    # What the killed process spent is not forgotten: four of its steps, with all that was between them.
+    assert curves.killed_seconds == 0 and 0 < again.killed_seconds and again.seconds > 0
     assert again.validation == [{"step": 6, "map": 0.5}] and len(steps) == 1
 
 

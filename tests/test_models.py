@@ -8,8 +8,10 @@ from toy_sets import SMALL, toy_batch, toy_model
 
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
+from pslib.losses.triplet import triplet_loss
 from pslib.models.alignps import STRUCTURES, AlignPSConfig
 from pslib.models.backbones import build_backbone
+from pslib.models.batching import batch_images
 from pslib.training.checkpoints import load_weights
 from pslib.training.warm_start import warm_start_path
 
@@ -83,6 +85,33 @@ def test_resnets_train_and_detect_from_random_weights(backbone):
     # Untrained ResNets have activations of hundreds: a larger step would throw all sampling points off the map.
     assert all(loss.isfinite() for loss in step(model, images, targets, rate=1e-5).values())
     check_detections(model.eval()(images), [(64, 96)] * 2, 16)
+
+
+def test_the_triplet_term_knows_the_table_only_where_it_is_asked_to():
+    images, targets = toy_batch(people=3)
+    terms = {}
+    for triplet in ("plain", "table"):
+        model = toy_model(triplet=triplet)
+        step(model, images, targets, rate=0.0)  # fills the table
+        batch = batch_images(images, multiple=model.backbone.strides[-1])
+        dense = model.dense(batch)
+        people, identity = model.people(dense, model.detection_losses(dense, targets)[1], targets)
+        terms[triplet] = model.reid_losses(people, identity)["triplet"].item()
+        given = {"plain": None, "table": model.memory.table}
+        expected = {name: triplet_loss(people, identity, table).item() for name, table in given.items()}
+        assert terms[triplet] == expected[triplet] and expected["plain"] != expected["table"]
+
+
+def test_mean_subtraction_takes_the_mean_of_the_frame_out_of_the_map_and_nothing_else():
+    images, _ = toy_batch()
+    maps = []
+    for subtracts in (True, False):
+        model = toy_model(mean_subtraction=subtracts, structure="reid-first", levels=("P3",)).eval()
+        with torch.no_grad():
+            maps.append(model.dense(batch_images(images, multiple=model.backbone.strides[-1])).embeddings)
+    with_it, without = maps  # (B, A, D) of the same weights
+    assert torch.allclose(with_it, without - without.mean(dim=1, keepdim=True), atol=1e-5)
+    assert not torch.allclose(with_it, without, atol=1e-2)
 
 
 def test_first_oim_loss_is_that_of_an_empty_memory():

@@ -1,4 +1,4 @@
-"""The papers' recipes at full size: they build without a download, learn a step, find people, weigh what they should.
+"""The papers' recipes: they build without a download, learn a step, find people, weigh what they should.
 
 And the small profile: every variant at it is the same comparison on a larger backbone.
 """
@@ -12,9 +12,12 @@ from replay import _recipe, fixed_set
 from toy_sets import toy_batch, toy_split
 
 from pslib.data.profiles import PROFILES
+from pslib.data.transforms import MULTI_SCALE
+from pslib.evaluation.gallery import embed_gallery
 from pslib.experiments.alignps import VARIANTS
 from pslib.experiments.lookup import at_profile
 from pslib.models.alignps import AlignPS
+from pslib.models.families import without_download
 from pslib.models.seqnet import SeqNetConfig
 from pslib.training.recipe import family_of
 from pslib.training.recipes import RECIPES, make_recipe
@@ -70,6 +73,18 @@ def test_a_papers_recipe_learns_a_step_and_finds_people(name, tmp_path):
     found = model(toy_batch()[0])[0]
     assert len(found["scores"]) > 0 and found["embeddings"].shape == (len(found["scores"]), 256)
     assert torch.allclose(found["embeddings"].norm(dim=1), torch.ones(len(found["scores"])), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PAPERS[:2])
+def test_a_papers_recipe_takes_a_step_of_training_and_of_inference_at_its_own_sizes(name, tmp_path):
+    recipe = RECIPES[name].with_(workers=0, schedule__batch_size=1, model=without_download(RECIPES[name].model))
+    assert recipe.image_sizes == MULTI_SCALE and recipe.test_size == (1500, 900)
+    scenes = fixed_set(tmp_path)
+    scenes.frames = scenes.frames[1:2]  # two people
+    model, curves = train(recipe, scenes, seed=0, stop_after=1)
+    assert all(np.isfinite(values).all() and len(values) == 1 for values in curves.losses.values())
+    found = embed_gallery(model, scenes, test_size=recipe.test_size)
+    assert found.ground_truth.embeddings.shape == (2, 256)
 
 
 @pytest.mark.parametrize("name", ["roi-alignps-paper", "nae-paper", "seqnet-paper"])

@@ -297,7 +297,7 @@ def run(
         "cost": {
             "train_seconds": curves.seconds,
             "earlier_seconds": curves.earlier_seconds,
-            "total_seconds": time.perf_counter() - started,
+            "total_seconds": time.perf_counter() - started + curves.killed_seconds,
             "test_seconds": tested - trained,
             "peak_memory_mb": _peak_memory_mb(),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),

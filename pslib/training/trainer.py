@@ -51,6 +51,7 @@ class Curves:
     validation: list[dict[str, float]] = field(default_factory=list)  # each with its "step"
     seconds: float = 0.0  # spent in steps, validation aside
     earlier_seconds: float = 0.0  # spent in the steps of the recipes that this one started from
+    killed_seconds: float = 0.0  # spent, validation included, by processes that ended before the run did
     commit: str = ""  # of the code that trained, where somebody wrote it down
     earlier_commits: list[str] = field(default_factory=list)  # the same of the recipes before, the first one first
 
@@ -118,6 +119,7 @@ def train(
             "identities."
         )
     keep_freed_memory()
+    begun = time.perf_counter()
     model = build_model(recipe, len(data.person_ids), seed, initial).to(device)
     optimizer = build_optimizer(model, recipe.schedule)
     dtype = AUTOCAST[recipe.schedule.precision]
@@ -177,7 +179,9 @@ def train(
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "scaler": scaler.state_dict(),
-                    "curves": asdict(curves),
+                    # Whoever goes on from here spends what was spent until now.
+                    "curves": asdict(curves)
+                    | {"killed_seconds": curves.killed_seconds + time.perf_counter() - begun},
                 },
             )
     return model.eval(), curves

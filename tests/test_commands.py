@@ -291,8 +291,11 @@ def test_records_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
     assert main(["records"]) == 0
     printed = capsys.readouterr().out
     assert "75.0 [" in printed and "91.0" in printed and "STALE" not in printed
+    failed = info | {"seed": 1, "status": "diverged", "reason": "not finite", "protocols": []}
+    write_record(record_stem(paths.results_dir(), recipe, info["hash"], 1), failed, {})
     assert main(["records", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["hash"] == info["hash"]
+    told = [(one["hash"], one["status"]) for one in json.loads(capsys.readouterr().out)]
+    assert told == [(info["hash"], "finished"), (info["hash"], "diverged")]
 
 
 def test_warm_start_prints_what_the_backbone_knows(monkeypatch, capsys, tmp_path):

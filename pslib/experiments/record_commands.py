@@ -71,8 +71,8 @@ def records(options: Namespace) -> None:
     """Print the recorded runs, as a table or as JSON; failed runs and records of no use are named below it."""
     readable, unreadable = scan_records(paths.results_dir())
     finished = [record for record in readable if record.info["status"] == "finished"]
-    if options.json:
-        print(json.dumps([record.info for record in finished], indent=1))
+    if options.json:  # those that failed, too: "status" says which
+        print(json.dumps([record.info for record in readable], indent=1))
         return
     # AlignPS on its own schedule, then on the baseline's.
     compared = [comparison(finished, name) for name in ("alignps", "alignps-long")]

@@ -36,7 +36,8 @@ class Unplaced:
 class ReportedTable:
     """One table or figure of a paper; ``columns`` are those of each set, ``aliases`` name rows of ours by the paper's.
 
-    ``cells`` holds every (row, set, column): a number, a text (the GPU of a run time) or None.
+    ``elsewhere`` names rows of ours that stand in another table: its name, its row.  ``cells`` holds every (row, set,
+    column): a number, a text (the GPU of a run time) or None.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ReportedTable:
     origins: Mapping[Cell, str] = field(repr=False)
     unplaced: tuple[Unplaced, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -75,10 +77,16 @@ class ReportedTable:
 
     def cell(self, row: str, kind: str, column: str) -> float | str | None:
         """What stands in a cell, texts included."""
+        if row in self.elsewhere:
+            table, label = self.elsewhere[row]
+            return reported(table).cell(label, kind, column)
         return self.cells[self._find(row, kind, column)]
 
     def origin(self, row: str, kind: str, column: str) -> str:
         """Where a number comes from: "printed", "derived: how", "assumed: how" or "missing: why"."""
+        if row in self.elsewhere:
+            table, label = self.elsewhere[row]
+            return reported(table).origin(label, kind, column)
         return self.origins.get(self._find(row, kind, column), "printed")
 
     def contrast(self, factors: Mapping[str, float], kind: str, column: str) -> float | None:
@@ -155,6 +163,7 @@ class Statement:
     high: float | None
     terms: tuple[tuple[float, str, str, str, str], ...]
     share_of: tuple[str, str, str, str] | None = None
+    circular: bool = False
 
     @property
     def in_tables(self) -> float | None:
@@ -170,9 +179,9 @@ class Statement:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether prose and tables agree; None where the tables lack a number."""
+        """Whether prose and tables agree; None where the tables lack a number, or have it from this sentence."""
         found = self.in_tables
-        if found is None:
+        if found is None or self.circular:
             return None
         return (self.low is None or found >= self.low) and (self.high is None or found <= self.high)
 
@@ -198,7 +207,7 @@ def statements() -> list[Statement]:
         return [
             Statement(entry["section"], entry["says"], entry["low"], entry["high"],
                       tuple((term[0], *term[1:]) for term in entry["terms"]),
-                      tuple(entry["share_of"]) if entry["share_of"] else None)
+                      tuple(entry["share_of"]) if entry["share_of"] else None, entry.get("circular", False))
             for entry in entries
         ]  # fmt: skip
     except (KeyError, TypeError, IndexError) as error:
@@ -246,7 +255,8 @@ def _read(folder: str, name: str) -> ReportedTable:
             for e in content["unplaced"]
         )
         named = (content["paper"], content["table"], content["title"], content["unit"])
-        return ReportedTable(name, *named, columns, cells, origins, unplaced, content["aliases"],
+        elsewhere = {row: (table, label) for row, (table, label) in content.get("elsewhere", {}).items()}
+        return ReportedTable(name, *named, columns, cells, origins, unplaced, content["aliases"], elsewhere,
                              tuple(content["notes"]))  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged(f"is damaged ({type(error).__name__}: {error})") from None

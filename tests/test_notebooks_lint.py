@@ -9,6 +9,8 @@ import pytest
 from pslib import paths
 from pslib.cli import main
 from pslib.errors import UserError
+from pslib.experiments.ledger import ledger
+from pslib.experiments.ledger_text import ledger_summary
 from pslib.notebook_lint import (
     RULES,
     SERIES_RULES,
@@ -193,3 +195,11 @@ def test_links_lead_somewhere(path):
 def test_every_notebook_is_listed_and_has_a_page_for_teachers(path):
     assert f"({path.name})" in (paths.notebooks_dir() / "README.md").read_text()
     assert (paths.notebooks_dir() / "teacher" / f"{path.name[:2]}.md").is_file()
+
+
+def test_page_16_counts_the_verdicts_of_todays_ledger():
+    notebook = json.loads((paths.notebooks_dir() / "16_benchmark_and_ledger.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] if cell["cell_type"] == "code" for output in cell["outputs"]]
+    printed = "".join("".join(output.get("text", "")) for output in outputs)
+    said = ledger_summary(ledger("tiny"))
+    assert said in printed, f"the page is older than the records, which now come to: {said}. Run make publish."

@@ -7,7 +7,8 @@ from pslib.training.recipe import LossWeights, Recipe, Schedule
 __all__ = ["ALIGNPS_ON_PRW", "ALIGNPS_PAPER", "ALIGNPS_RECIPES"]
 
 # Chosen on the validation people of the CUHK-SYSU layout, seed 0: re-id weights 0.2 and 0.5, learning rates 1e-3 and
-# 2e-3, with and without the norm on the embedding, which neither the paper nor its released code has.
+# 2e-3, with and without the norm on the embedding, which neither the paper nor its released code has.  The numbers of
+# these trials were not kept.
 _ALIGNPS = Recipe(
     name="alignps",
     kind="cuhk-sysu",
@@ -17,7 +18,8 @@ _ALIGNPS = Recipe(
 )
 # Sec. IV-C: FCOS on P3-P5 with a plain FPN and a re-id head in parallel to the detection head.  Its re-id tower starts
 # from random weights and learns slowly, so it gets three times AlignPS's steps.  Its learning rate was
-# picked from trials at 1e-3, 2e-3 and 4e-3, of differing length, on the same validation people.
+# picked from trials at 1e-3, 2e-3 and 4e-3, of differing length, on the same validation people (not kept either); its
+# re-id weight is AlignPS's.
 _BASELINE = _ALIGNPS.with_(
     name="baseline",
     model__levels=("P3", "P4", "P5"),

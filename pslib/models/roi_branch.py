@@ -38,9 +38,14 @@ class RoiBranchConfig:
     dim: int = 48  # D of the embedding, as AlignPS's at tiny; 256 in the papers
     gamma_std: float | None = None  # start of the embedding's batch normalisations; see NormAwareHead
     weight_std: float | None = None  # start of its linear layers; released with 0.01
-    box_norm: bool = True  # batch normalisation of how boxes move
+    # Batch normalisation of how boxes move, as released.  Its factor starts near 0, and Adam changes it by a learning
+    # rate a step, while moves are of size one: a short schedule does well without.
+    box_norm: bool = True
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)  # of the box coder: x, y, width, height
     box_beta: float = 0.0  # where smooth L1 turns from a square into a line; 0 is L1, as ROI-AlignPS is released
+    # Do true boxes, which are regions too and have nowhere to move, count in the box loss?  Released so; but where they
+    # are most of the few positive regions, their zeros are the median that L1 draws every move to.
+    box_from_truth: bool = True
     rois_per_image: int = 12  # in training; 128 in the papers
     positive_fraction: float = 0.5
     positive_iou: float = 0.5  # overlap from which an ROI shows the person, with her identity
@@ -190,8 +195,9 @@ class RoiBranch(nn.Module):
     def box_loss(self, deltas: Tensor, samples: Sequence[RoiSample]) -> Tensor:
         """L1, or smooth L1, of the people's moves among ``deltas`` (R, 4), divided by the number of all regions."""
         person = self._is_person(samples)
-        wanted = self.box_coder.encode_single(_joined(samples, "matched")[person], _joined(samples, "boxes")[person])
-        moved = F.smooth_l1_loss(deltas[person], wanted, beta=self.config.box_beta, reduction="sum")
+        moving = person if self.config.box_from_truth else person & ~_joined(samples, "truth")
+        wanted = self.box_coder.encode_single(_joined(samples, "matched")[moving], _joined(samples, "boxes")[moving])
+        moved = F.smooth_l1_loss(deltas[moving], wanted, beta=self.config.box_beta, reduction="sum")
         return moved / max(1, len(person))
 
     def people(self, output: RoiOutput, samples: Sequence[RoiSample]) -> tuple[Tensor, Tensor]:

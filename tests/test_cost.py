@@ -252,6 +252,13 @@ def test_the_committed_records():
             assert needed["ROI-AlignPS"] >= 0.95 * needed["AlignPS"] > 1e6, (name, boxes)
 
 
+@pytest.mark.parametrize("rival", ["ROI-AlignPS", "NAE", "SeqNet"])
+def test_alignps_is_the_fastest_in_float32_as_readme_says(rival):
+    record = cost.cost_records()["cpu"]
+    assert record["precision"] == "float32" and cost.stale_reason(record) == ""
+    assert cost_table.median_seconds(record, rival, 20) > cost_table.median_seconds(record, "AlignPS", 20)
+
+
 @pytest.mark.parametrize("name", list(cost.MODELS))
 def test_the_papers_sizes(name):
     """All that is timed has the same backbone, and as many boxes as it is told."""

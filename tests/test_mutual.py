@@ -158,7 +158,7 @@ def test_bound_is_the_same_for_the_same_draws_and_wrong_arguments_are_answered()
         mutual_information_bound(product, a, b, shuffled=b[:5])
 
 
-@pytest.mark.parametrize(("marginal", "batch_size"), [("permutation", 128), ("all-pairs", 32)])
+@pytest.mark.parametrize(("marginal", "batch_size"), [("permutation", 128), ("replacement", 128), ("all-pairs", 32)])
 @pytest.mark.parametrize("nats", [1.0, 2.0])
 def test_trained_bound_finds_one_and_two_nats_on_fresh_samples(nats, marginal, batch_size):
     run = train_bound(nats, batch_size, marginal=marginal, steps=300, look_every=300, fresh_pairs=50_000)

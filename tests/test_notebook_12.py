@@ -69,6 +69,13 @@ def other_models(page):
     page.page.locator(f".pslib-cloud[aria-label^='{titles[1]}, colored']").wait_for()
     moved = page.page.eval_on_selector_all(".pslib-point", "points => points.map(p => p.getAttribute('transform'))")
     assert moved != places
+    branches = next(title for title in titles if "a point for each branch" in title)
+    page.choose("model", branches)
+    page.page.locator(f".pslib-cloud[aria-label^='{branches}, colored']").wait_for()
+    assert page.page.locator(".pslib-point").count() == 2 * len(moved)  # the one before has a point a box
+    color_by(page, "branch")
+    click_point(page, len(moved))  # the first point of the other branch
+    page.choose("color by", "scale")
     prw = next(title for title in titles if "PRW" in title)
     page.choose("model", prw)
     page.page.locator(f".pslib-cloud[aria-label^='{prw}, colored']").wait_for()

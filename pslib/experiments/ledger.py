@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def at_risk(self) -> bool:
-        """False where no record could have spoken against the claim: it predates none of them, or needs no training."""
+        """False where no record could have spoken against the claim: it is younger than all, or needs no training."""
         return not (self.predates or self.claim.holds_untrained)
 
     @property

@@ -138,6 +138,16 @@ def _add_training(commands) -> None:
                        help="write the record to data/results; seed 0's weights, of a recipe as it is, to data/weights")
     train.set_defaults(run=_later("pslib.experiments.commands", "train"))
 
+    trial = commands.add_parser("trial", help="train a recipe, measure it on validation people, note it in data")
+    trial.add_argument("recipe", help="a recipe's name, or that of a table's variant")
+    trial.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
+    trial.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
+    trial.add_argument("--seed", type=int, default=0)
+    trial.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
+                       help="the setting tried; may be repeated")
+    trial.add_argument("--note", default="", help="why it is tried")
+    trial.set_defaults(run=_later("pslib.experiments.trials", "trial"))
+
     evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint: detection, re-id, search")
     evaluate.add_argument("checkpoint", type=Path, help="a .safetensors file of pslib train")
     evaluate.add_argument("--kind", default="cuhk-sysu", choices=KINDS)

@@ -9,7 +9,7 @@ from toy_sets import SMALL, toy_batch, train_step
 
 from pslib.errors import UserError
 from pslib.evaluation import attribution
-from pslib.models.batching import ImageBatch, batch_images
+from pslib.models.batching import batch_images
 from pslib.models.roi_alignps import RoiAlignPS, RoiAlignPSConfig
 from pslib.models.roi_branch import RoiBranchConfig
 
@@ -45,12 +45,11 @@ def test_all_directions_give_the_exact_jacobian(model):
     for branch in ("dense", "roi"):
         size = attribution.branch_embeddings(model, batch, [BOX])[branch].shape[1]
         found = attribution.pixel_energy(model, [image], BOX, torch.Generator().manual_seed(3), directions=size)[branch]
-        slopes = torch.autograd.functional.jacobian(
-            lambda pixels, branch=branch: attribution.branch_embeddings(model, ImageBatch(pixels, batch.sizes), [BOX])[
-                branch
-            ][0],
-            batch.tensors,
-        )  # (D, 1, 3, H, W)
+
+        def embed(pixels, branch=branch):
+            return attribution.branch_embeddings(model, replace(batch, tensors=pixels), [BOX])[branch][0]
+
+        slopes = torch.autograd.functional.jacobian(embed, batch.tensors)  # (D, 1, 3, H, W)
         want = slopes.square().sum(dim=(0, 1, 2))[:48, :64]
         np.testing.assert_allclose(found[0], want / want.sum(), atol=1e-6, rtol=1e-3)
 

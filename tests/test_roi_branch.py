@@ -290,7 +290,7 @@ def test_a_region_is_read_alike_alone_and_among_others():
         none = branch.read(trunk, [torch.zeros(0, 4)] * 2)
     assert torch.allclose(together.embeddings[4:], alone.embeddings, atol=1e-5)
     assert none.embeddings.shape == (0, 16) and none.deltas.shape == (0, 4)
-    assert [len(found["boxes"]) for found in branch.detect([torch.zeros(0, 4)] * 2, none, torch.ones(2, 2))] == [0, 0]
+    assert [len(found["boxes"]) for found in branch.detect([torch.zeros(0, 4)] * 2, none, ((1, 1), (1, 1)))] == [0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

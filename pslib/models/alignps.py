@@ -144,16 +144,14 @@ class AlignPS(nn.Module):
         cuts = (0.0, *below, float("inf"))
         device = embeddings[0].device
         sizes = [tuple(x.shape[-2:]) for x in embeddings]
-        counts = torch.tensor([h * w for h, w in sizes], device=device)
-        bounds = torch.tensor([cuts[i : i + 2] for i in range(len(strides))], device=device)  # (L, 2)
         return DenseOutput(
             class_logits=_rows([head.class_logits for head in heads]).squeeze(-1),
             centerness_logits=_rows([head.centerness_logits for head in heads]).squeeze(-1),
             ltrb=_rows([head.ltrb for head in heads]),
             embeddings=_rows(embeddings),
             points=torch.cat([level_points(h, w, s, device) for (h, w), s in zip(sizes, strides, strict=True)]),
-            strides=torch.tensor(strides, device=device).float().repeat_interleave(counts),
-            ranges=bounds.repeat_interleave(counts, dim=0),
+            strides=_at_cells([float(stride) for stride in strides], sizes, device),
+            ranges=torch.stack([_at_cells(ends, sizes, device) for ends in (cuts[:-1], cuts[1:])], dim=1),
         )
 
     def losses(self, dense: DenseOutput, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -283,6 +281,11 @@ class AlignPS(nn.Module):
         distance = (points - centres).square().sum(dim=2)  # (N, A)
         nearest = distance.masked_fill(~own_level, torch.inf).argmin(dim=1)
         return torch.where(positive.any(dim=1), best, nearest)
+
+
+def _at_cells(values: Sequence[float], sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """A value of each level at all its cells, (A,).  Filled in, not repeated by counts, for which a GPU would wait."""
+    return torch.cat([torch.full((h * w,), x, device=device) for (h, w), x in zip(sizes, values, strict=True)])
 
 
 def _rows(maps: Sequence[Tensor]) -> Tensor:

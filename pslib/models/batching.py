@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ImageBatch", "batch_images"]
+__all__ = ["ImageBatch", "Shapes", "batch_images"]
+
+Shapes = tuple[tuple[int, int], ...]  # height and width of each image, px
 
 # Mean and deviation of ImageNet's colours (RGB, 0..1), the usual normalisation of torchvision's weights.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -19,6 +21,7 @@ class ImageBatch:
 
     tensors: Tensor  # (B, 3, H, W) float32
     sizes: Tensor  # (B, 2) int64, height and width of each image before padding
+    shapes: Shapes  # the same as numbers: to read them off a GPU's tensor is to wait for it
 
     def valid(self, stride: int) -> Tensor:
         """1 where a cell of a map at ``stride`` has its corner inside the image: (B, 1, H/stride, W/stride)."""
@@ -36,8 +39,8 @@ def batch_images(images: Sequence[Tensor], multiple: int) -> ImageBatch:
     Height and width of the batch are multiples of ``multiple``, the coarsest stride of the backbone.
 
     >>> batch = batch_images([torch.zeros(3, 20, 30, dtype=torch.uint8), torch.ones(3, 24, 16)], multiple=16)
-    >>> tuple(batch.tensors.shape), batch.sizes.tolist()
-    ((2, 3, 32, 32), [[20, 30], [24, 16]])
+    >>> tuple(batch.tensors.shape), batch.shapes
+    ((2, 3, 32, 32), ((20, 30), (24, 16)))
     """
     height = max(image.shape[-2] for image in images)
     width = max(image.shape[-1] for image in images)
@@ -49,5 +52,5 @@ def batch_images(images: Sequence[Tensor], multiple: int) -> ImageBatch:
     for slot, image in zip(tensors, images, strict=True):
         scale = 255.0 if image.dtype == torch.uint8 else 1.0
         slot[:, : image.shape[-2], : image.shape[-1]] = (image.float() / scale - mean) / std
-    sizes = torch.tensor([image.shape[-2:] for image in images], device=device)
-    return ImageBatch(tensors, sizes)
+    shapes = tuple((image.shape[-2], image.shape[-1]) for image in images)
+    return ImageBatch(tensors, torch.tensor(shapes, device=device), shapes)

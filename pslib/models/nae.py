@@ -84,7 +84,7 @@ class NAE(nn.Module):
     def detect(self, batch: ImageBatch, trunk: Tensor) -> list[dict[str, Tensor]]:
         """Boxes, scores and unit embeddings of each image after thresholding and non-maximum suppression."""
         proposals, _ = propose(self.rpn, batch, trunk)
-        return self.roi.detect(proposals, self.roi.read(trunk, proposals), batch.sizes)
+        return self.roi.detect(proposals, self.roi.read(trunk, proposals), batch.shapes)
 
     def detect_and_embed(
         self, images: Sequence[Tensor], boxes: Sequence[Tensor]

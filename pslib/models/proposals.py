@@ -102,7 +102,7 @@ def propose(
     rpn: RegionProposalNetwork, batch: ImageBatch, trunk: Tensor, targets: Sequence[dict[str, Tensor]] | None = None
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Proposals (P, 4) px of each image, without gradient, and in training the losses "rpn_class" and "rpn_box"."""
-    images = ImageList(batch.tensors, [tuple(size) for size in batch.sizes.tolist()])
+    images = ImageList(batch.tensors, list(batch.shapes))
     proposals, losses = rpn(images, {"trunk": trunk}, targets)
     names = {"rpn_class": "loss_objectness", "rpn_box": "loss_rpn_box_reg"}
     return proposals, {name: losses[theirs] for name, theirs in names.items() if theirs in losses}

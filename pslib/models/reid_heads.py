@@ -13,6 +13,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import RoIAlign, RoIPool, clip_boxes_to_image, nms, remove_small_boxes
 
 from pslib.errors import UserError, require_choice
+from pslib.models.batching import Shapes
 
 __all__ = ["roi_layer", "average_stage", "FullyConnected", "HeadOutput", "LinearHead", "refined_detections"]
 
@@ -107,7 +108,7 @@ def refined_detections(
     deltas: Tensor,
     scores: Tensor,
     embeddings: Tensor,
-    sizes: Tensor,
+    shapes: Shapes,
     coder: BoxCoder,
     *,
     score_threshold: float,
@@ -116,17 +117,17 @@ def refined_detections(
 ) -> list[dict[str, Tensor]]:
     """What is left of the ``proposals`` (P_i, 4) px of each image once ``deltas`` (R, 4) have moved them.
 
-    ``scores`` (R,) and ``embeddings`` (R, D) go with them, R rows image by image; ``sizes`` (B, 2) are heights and
-    widths in px.  One dict an image, best first: at most ``limit`` boxes scored above ``score_threshold``, none of
+    ``scores`` (R,) and ``embeddings`` (R, D) go with them, R rows image by image; ``shapes`` are height and width
+    of each image, px.  One dict an image, best first: at most ``limit`` boxes scored above ``score_threshold``, none of
     which overlaps a better one by more than ``nms_threshold``.
     """
     counts = [len(found) for found in proposals]
     moved = coder.decode_single(deltas.float(), torch.cat(list(proposals))).split(counts)
     results = []
-    for size, boxes, sure, features in zip(
-        sizes.tolist(), moved, scores.split(counts), embeddings.split(counts), strict=True
+    for shape, boxes, sure, features in zip(
+        shapes, moved, scores.split(counts), embeddings.split(counts), strict=True
     ):
-        boxes = clip_boxes_to_image(boxes, tuple(size))
+        boxes = clip_boxes_to_image(boxes, shape)
         keep = remove_small_boxes(boxes, min_size=1e-2)
         keep = keep[sure[keep] > score_threshold]
         keep = keep[nms(boxes[keep], sure[keep], nms_threshold)[:limit]]

@@ -19,6 +19,7 @@ from torchvision.models.detection._utils import BoxCoder
 
 from pslib.errors import UserError, require_choice
 from pslib.losses.oim import OIMMemory, oim_loss
+from pslib.models.batching import Shapes
 from pslib.models.norm_aware import FewRowsNorm, NormAwareHead, PixelNormAwareHead, covered_cells, person_scores
 from pslib.models.proposals import RoiSample, require_counts, require_shares, sample_rois
 from pslib.models.reid_heads import refined_detections, roi_layer
@@ -216,7 +217,7 @@ class RoiBranch(nn.Module):
             self._pending = None
 
     def detect(
-        self, proposals: Sequence[Tensor], output: RoiOutput, sizes: Tensor, scores: Tensor | None = None
+        self, proposals: Sequence[Tensor], output: RoiOutput, shapes: Shapes, scores: Tensor | None = None
     ) -> list[dict[str, Tensor]]:
         """Moved boxes, scores and embeddings of each image after thresholding and non-maximum suppression.
 
@@ -228,7 +229,7 @@ class RoiBranch(nn.Module):
             output.deltas,
             output.scores if scores is None else scores,
             output.embeddings,
-            sizes,
+            shapes,
             self.box_coder,
             score_threshold=self.config.score_threshold,
             nms_threshold=self.config.nms_threshold,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import clip_boxes_to_image
 
-from pslib.models.batching import ImageBatch
+from pslib.models.batching import ImageBatch, Shapes
 from pslib.models.nae import NAE, NAEConfig
 from pslib.models.proposals import propose, require_shares
 from pslib.models.reid_heads import refined_detections
@@ -89,17 +89,17 @@ class SeqNet(NAE):
         # A sum, since the mean of no rows is undefined.
         losses["first_class"] = F.cross_entropy(logits, person.long(), reduction="sum") / max(1, len(person))
         losses["first_box"] = self.roi.box_loss(deltas, samples)
-        again = self.roi.sample(self.move([sample.boxes for sample in samples], deltas, batch.sizes), targets)
+        again = self.roi.sample(self.move([sample.boxes for sample in samples], deltas, batch.shapes), targets)
         return losses | self.roi.losses(self.roi.read(trunk, [sample.boxes for sample in again]), again)
 
     @torch.no_grad()
-    def move(self, boxes: Sequence[Tensor], deltas: Tensor, sizes: Tensor) -> list[Tensor]:
-        """The ``boxes`` (R_i, 4) px of each image where ``deltas`` (R, 4) move them, inside images of ``sizes`` (B, 2).
+    def move(self, boxes: Sequence[Tensor], deltas: Tensor, shapes: Shapes) -> list[Tensor]:
+        """The ``boxes`` (R_i, 4) px of each image where ``deltas`` (R, 4) move them, inside images of ``shapes`` px.
 
         No gradient passes: the second head cannot better its loss by moving the boxes.
         """
         moved = self.roi.box_coder.decode_single(deltas, torch.cat(list(boxes))).split([len(image) for image in boxes])
-        return [clip_boxes_to_image(image, tuple(size)) for image, size in zip(moved, sizes.tolist(), strict=True)]
+        return [clip_boxes_to_image(image, shape) for image, shape in zip(moved, shapes, strict=True)]
 
     def detect(self, batch: ImageBatch, trunk: Tensor) -> list[dict[str, Tensor]]:
         """Boxes, the first head's scores and unit embeddings of each image, thresholded and suppressed twice."""
@@ -110,7 +110,7 @@ class SeqNet(NAE):
             deltas,
             logits.softmax(dim=1)[:, 1],
             logits.new_zeros(len(logits), 0),  # nobody is embedded yet
-            batch.sizes,
+            batch.shapes,
             self.roi.box_coder,
             score_threshold=self.config.roi.score_threshold,
             nms_threshold=self.config.first_nms_threshold,
@@ -118,4 +118,4 @@ class SeqNet(NAE):
         )
         boxes = [result["boxes"] for result in found]
         scores = torch.cat([result["scores"] for result in found])
-        return self.roi.detect(boxes, self.roi.read(trunk, boxes), batch.sizes, scores)
+        return self.roi.detect(boxes, self.roi.read(trunk, boxes), batch.shapes, scores)

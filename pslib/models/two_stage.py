@@ -24,7 +24,7 @@ from pslib.losses.center import Centers, center_loss
 from pslib.losses.oim import OIMMemory, oim_loss
 from pslib.losses.rss import random_sampling_softmax
 from pslib.models.backbones import build_backbone
-from pslib.models.batching import ImageBatch, batch_images
+from pslib.models.batching import ImageBatch, Shapes, batch_images
 from pslib.models.proposals import build_rpn, propose, sample_rois
 from pslib.models.reid_heads import (
     FullyConnected,
@@ -99,7 +99,7 @@ class TwoStage(nn.Module):
         if self.training:
             return self.losses(batch, trunk, targets)
         proposals, _ = self.propose(batch, trunk)
-        return self.detect(proposals, self.read(trunk, proposals), batch.sizes)
+        return self.detect(proposals, self.read(trunk, proposals), batch.shapes)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to the map (B, C, h, w) that both stages read; float32 also under autocast."""
@@ -210,14 +210,14 @@ class TwoStage(nn.Module):
         features = output.features.float()
         return features if self.similarity == "euclidean" else F.normalize(features)
 
-    def detect(self, proposals: Sequence[Tensor], output: HeadOutput, sizes: Tensor) -> list[dict[str, Tensor]]:
+    def detect(self, proposals: Sequence[Tensor], output: HeadOutput, shapes: Shapes) -> list[dict[str, Tensor]]:
         """Boxes, scores and embeddings of each image after thresholding and non-maximum suppression."""
         return refined_detections(
             proposals,
             output.deltas,
             self.scores(output),
             self.embed(output),
-            sizes,
+            shapes,
             self.box_coder,
             score_threshold=self.config.score_threshold,
             nms_threshold=self.config.nms_threshold,
@@ -234,7 +234,7 @@ class TwoStage(nn.Module):
         batch = batch_images(images, multiple=self.backbone.strides[-1])
         trunk = self.trunk(batch.tensors)
         proposals, _ = self.propose(batch, trunk)
-        detected = self.detect(proposals, self.read(trunk, proposals), batch.sizes)
+        detected = self.detect(proposals, self.read(trunk, proposals), batch.shapes)
         given = [people.to(trunk) for people in boxes]
         embedded = self.embed(self.read(trunk, given)).split([len(people) for people in given])
         return detected, list(embedded)

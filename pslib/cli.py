@@ -189,6 +189,12 @@ def _add_experiments(commands) -> None:
     drop.add_argument("--stale", action="store_true", help="remove all that `pslib records stale` names")
     drop.set_defaults(run=_later("pslib.experiments.record_commands", "drop"))
 
+    gradients = commands.add_parser("gradients", help="record how two tasks' gradients meet over a whole training")
+    gradients.add_argument("recipes", nargs="+", help="recipes or variants of AlignPS: alignps-long, t1, t2 ...")
+    gradients.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which set (default: cuhk-sysu)")
+    gradients.add_argument("--seed", type=int, default=0)
+    gradients.set_defaults(run=_later("pslib.experiments.angles", "angles"))
+
     ledger = commands.add_parser("ledger", help="what the records say of every claim of the papers")
     ledger.add_argument("--profile", default="tiny", help="tiny or small (default: tiny)")
     ledger.add_argument(

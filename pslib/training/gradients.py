@@ -8,7 +8,7 @@ that is small, most of a gradient is noise, and noise hides even opposed means: 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pslib.models.alignps import AlignPS
 from pslib.training.recipe import LossWeights
 
-__all__ = ["TASKS", "shared_parts", "task_gradients", "meeting_of"]
+__all__ = ["TASKS", "both_ways", "meeting_of", "shared_parts", "task_gradients"]
 
 # The losses of each task, as the model names them.
 TASKS = {"detection": ("classification", "box", "centerness"), "re-id": ("oim", "triplet")}
@@ -103,6 +103,14 @@ def meeting_of(
             "share": lengths[1] / sum(lengths) if sum(lengths) else float("nan"),
         }
     return meeting
+
+
+def both_ways(
+    model: AlignPS, batches: Iterable[Batch], weights: LossWeights | None = None, halvings: int = 100
+) -> dict[str, dict[str, dict[str, float]]]:
+    """:func:`meeting_of` on ``batches``: of "single" ones, and "summed" over halves of them."""
+    gradients = [task_gradients(model, images, targets, weights) for images, targets in batches]
+    return {"single": meeting_of(gradients), "summed": meeting_of(gradients, halvings)}
 
 
 def _halves(count: int, halvings: int) -> list[tuple[list[int], list[int]]]:

@@ -33,6 +33,10 @@ def test_records_and_trials_of_that_weight_seed_and_set(tmp_path, monkeypatch):
     assert could_gain(tried_weights("t1"), 0.2) == pytest.approx(max(0.0, 40.0 - found[0.2]), abs=0.01)
 
 
+def test_a_profile_without_data_has_nothing():
+    assert set(tried_weights("t1", profile="small").values()) == {None}
+
+
 @pytest.mark.parametrize("variant", ["alignps", "baseline", "t1", "t2", "scale-region"])
 def test_every_structure_was_tried_with_every_weight(variant):
     """The design's equal tuning: one small grid, all of it, for AlignPS and for each rival of Table III and Fig. 6."""

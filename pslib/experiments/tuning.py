@@ -3,12 +3,13 @@
 A weight that was chosen for one design may hold back another.  What each reaches with each weight of the grid stands in
 records and in trials (:mod:`pslib.experiments.trials`), both measured on validation people at the end of training.
 
-The rule, written before the first of these trials: where the best weight gains a rival more than a third of what it lies
-behind in a claim, the claim speaks of unequal tuning until the rival has runs on test people at that weight.
+The rule, written before the first of these trials: where the best weight gains a rival more than a third of what it
+lies behind in a claim, the claim speaks of unequal tuning until the rival has runs on test people at that weight.
 """
 
 from collections.abc import Mapping, Sequence
 
+from pslib.errors import UserError
 from pslib.experiments.catalogue import VARIANTS
 from pslib.experiments.lookup import at_profile, known_fingerprint, runs_of
 from pslib.experiments.trials import read_trials
@@ -28,12 +29,16 @@ def tried_weights(
 ) -> dict[float, float | None]:
     """Search mAP (per cent) of validation people with each weight, all else as in ``variant``; None if not tried."""
     recipe = at_profile(VARIANTS[variant].with_(kind=kind), profile)
+    try:
+        fingerprint = known_fingerprint(kind, profile)
+    except UserError:  # neither drawn nor recorded at this profile
+        return dict.fromkeys(weights)
     trials = {(one.get("hash"), one["seed"]): one for one in read_trials()}
     found: dict[float, float | None] = {}
     for weight in weights:
         tried = recipe.with_(weights__oim=weight, weights__triplet=weight)
         recorded = [record for record in runs_of(tried)[0] if record.info["seed"] == seed]
-        trial = trials.get((recipe_hash(tried, known_fingerprint(kind, profile)), seed))
+        trial = trials.get((recipe_hash(tried, fingerprint), seed))
         points = recorded[0].info["validation"] if recorded else trial["validation"] if trial else []
         found[weight] = round(float(points[-1]["map"]), 2) if points else None
     return found

@@ -11,8 +11,9 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from pslib.errors import UserError
+from pslib.errors import UserError, require_choice
 
 __all__ = ["build_parser", "entry", "main"]
 
@@ -64,6 +65,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise UserError(f"{message.rstrip('.')}: see `{self.prog} --help`.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A value or command that does not exist gets the nearest that does."""
+        if action.choices is not None:
+            name = (action.option_strings or [(action.metavar or action.dest).lower()])[0]
+            require_choice(name, value, action.choices)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -308,3 +308,13 @@ def test_warm_start_prints_what_the_backbone_knows(monkeypatch, capsys, tmp_path
     assert "75.0 %" in printed and "25.0 %" in printed and str(tmp_path / "tiny") in printed
     assert main(["warm-start", "--kind", "identity"]) == 0
     assert "50.0 %   (guessing evenly: 0.2 %)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["trian", "alignps"], "unknown command 'trian'"),
+    (["train", "alignps", "--profile", "tniy"], "unknown --profile 'tniy': choose tiny, small or paper (nearest: tiny)"),
+    (["evaluate", "x.safetensors", "--kind", "prv"], "unknown --kind 'prv': choose cuhk-sysu or prw (nearest: prw)"),
+    (["records", "lsit"], "(nearest: list)"),
+])  # fmt: skip
+def test_a_misspelt_word_gets_the_nearest(arguments, said, capsys):
+    assert main(arguments) == 2 and said in one_sentence(capsys)

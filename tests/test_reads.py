@@ -1,5 +1,6 @@
 """Models with several embeddings of a person: one run, one record, a read for each, and rows that name the read."""
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,6 +39,7 @@ def both(tmp_path_factory):
     model, data = toy_model(class_threshold=0.0).eval(), toy_data().test
     scalars, arrays = evaluate_test(TwoReads(model), toy_recipe(), data)
     info = {"results": scalars, "protocols": list(data.protocols), "status": "finished"}
+    info |= {"recipe": asdict(toy_recipe()), "hash": "h", "seed": 0, "data": {}}
     path = write_record(tmp_path_factory.mktemp("reads") / "one", info, arrays)
     return model, data, read_record(path)
 

@@ -153,7 +153,7 @@ def write(folder, seed=0, status="finished", fingerprint="f", **changes):
     recipe = toy_recipe(**changes)
     run_hash = recipe_hash(recipe, fingerprint)
     info = {"recipe": asdict(recipe), "hash": run_hash, "seed": seed, "status": status, "protocols": ["TestG50"],
-            "data": {"fingerprint": fingerprint}}  # fmt: skip
+            "data": {"fingerprint": fingerprint}, "results": {}}  # fmt: skip
     return write_record(record_stem(folder, recipe, run_hash, seed), info, ARRAYS)
 
 
@@ -207,6 +207,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         lambda path: path.write_text(path.read_text()[:100]),
         lambda path: path.write_text("[]"),
         lambda path: path.write_text('{"hash": "x"}'),
+        lambda path: path.write_text('{"record_version": 1}'),
+        lambda path: path.write_text('{"record_version": 1, "status": "finished", "seed": 0}'),
         lambda path: path.write_bytes(b"\xff\xfe"),
         lambda path: path.with_suffix(".npz").unlink(),
         lambda path: path.with_suffix(".npz").write_bytes(path.with_suffix(".npz").read_bytes()[:200]),
@@ -215,7 +217,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         lambda path: np.savez(path.with_suffix(".npz"), objects=np.array([{}], object)),
         lambda path: path.unlink(),
     ],
-    ids=["cut", "list", "no-version", "bytes", "no-npz", "npz-cut", "npz-foreign", "npz-empty", "pickle", "absent"],
+    ids=["cut", "list", "no-version", "no-status", "no-results", "bytes", "no-npz", "npz-cut", "npz-foreign",
+         "npz-empty", "pickle", "absent"],
 )
 def test_a_damaged_record_is_one_sentence(tmp_path, damage):
     path = write(tmp_path)

@@ -101,9 +101,14 @@ def _since(keys: frozenset[Key]) -> str:
     return commit
 
 
-def commit_of_claim(experiment: Experiment, claim: Claim) -> str:
-    """The first commit (12 digits) from which on the claim stood as it stands now; empty without git or uncommitted."""
-    return _since(keys_of(experiment.name, experiment.rows, claim))
+def commit_of_claim(experiment: Experiment, claim: Claim, by: str = "") -> str:
+    """The first commit (12 digits) from which on the claim stood as it stands now; empty without git or uncommitted.
+
+    With ``by="variants"`` the same variants must have been compared all the time: a row that was given another schedule
+    begins anew then.
+    """
+    keys = keys_of(experiment.name, experiment.rows, claim)
+    return _since(frozenset(key for key in keys if not by or key[1] == by))
 
 
 @cache

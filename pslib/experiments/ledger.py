@@ -14,6 +14,7 @@ import numpy as np
 from pslib.errors import UserError
 from pslib.evaluation.statistics import Interval, Verdict, bootstrap_runs, verdict
 from pslib.experiments.catalogue import EXPERIMENTS
+from pslib.experiments.closing import Gap, gap_between
 from pslib.experiments.history import commit_of_claim, is_ancestor
 from pslib.experiments.longer import Longer, longer_rows
 from pslib.experiments.lookup import LostRun, at_profile, find_experiment, runs_if_any
@@ -57,8 +58,11 @@ class Entry:
     claim_commit: str = ""
     record_commits: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()  # device and date of its records
+    rows_commit: str = ""  # since when its rows have had the variants of today, by name
     older: tuple[str, ...] = ()  # rows whose records were all computed before the claim was written down
+    partly_older: tuple[str, ...] = ()  # rows of which some were
     longer: tuple[Longer, ...] = ()  # its rows that are recorded on a longer schedule, too
+    gap: Gap | None = None  # of two rows while they trained, where their schedules are equal
     note: str = ""  # the experiment's
 
     @property
@@ -110,10 +114,14 @@ class Entry:
             "commit_of_claim": self.claim_commit,
             "commits_of_records": list(self.record_commits),
             "sources_of_records": list(self.sources),
+            "commit_of_rows": self.rows_commit,
             "rows_older_than_claim": list(self.older),
+            "rows_partly_older_than_claim": list(self.partly_older),
             "put_at_risk": self.at_risk,
             "rows_on_longer_schedules": [asdict(row) for row in self.longer],
             "more_steps_move_a_row_by_a_third": self.steps_matter,
+            "last_gap_over_largest": None if self.gap is None or self.gap.left is None else round(self.gap.left, 4),
+            "gap_closes": None if self.gap is None else self.gap.closes,
             "note": self.note,
         }
 
@@ -149,7 +157,8 @@ def entry(
     others: Lost | None = None,
 ) -> Entry:
     """Judge one claim by the finished records of its rows; ``others`` says of each row which runs are of no use."""
-    stood = commit_of_claim(experiment, claim)
+    stood, of_rows = commit_of_claim(experiment, claim), commit_of_claim(experiment, claim, by="variants")
+    older = {label: _older(group, stood) for label, group in rows.items()}
     effect, origin = paper_effect(experiment, claim, kind)
     records = [record for group in rows.values() for record in group]
     base = {
@@ -163,7 +172,10 @@ def entry(
         "claim_commit": stood,
         "record_commits": tuple(sorted({record.commit for record in records})),
         "sources": tuple(sorted({_source(record) for record in records})),
-        "older": tuple(label for label, group in rows.items() if _older(group, stood)),
+        "rows_commit": of_rows,
+        "older": tuple(label for label, count in older.items() if count and count == len(rows[label])),
+        "partly_older": tuple(label for label, count in older.items() if 0 < count < len(rows[label])),
+        "gap": _gap(claim, rows),
     }
     try:
         seeds = _common_seeds(rows, others or {})
@@ -273,6 +285,14 @@ def _source(record: Record) -> str:
     return f"{record.info.get('device', 'unknown device')}, {record.info.get('date', 'no date')}"
 
 
-def _older(group: Sequence[Record], claim_commit: str) -> bool:
-    """True if git knows that every record of the group was computed before the claim was committed."""
-    return bool(group) and all(is_ancestor(claim_commit, record.commit) is False for record in group)
+def _older(group: Sequence[Record], claim_commit: str) -> int:
+    """How many records of the group git knows to have been computed before the claim was committed."""
+    return sum(is_ancestor(claim_commit, record.commit) is False for record in group)
+
+
+def _gap(claim: Claim, rows: Rows) -> Gap | None:
+    """How the two rows of a difference of search mAP came apart while they trained; None for other claims."""
+    if claim.measure != "map" or claim.kind != "difference" or sorted(claim.contrast.values()) != [-1, 1]:
+        return None
+    second, first = sorted(claim.contrast, key=lambda label: claim.contrast[label])
+    return gap_between(rows[first], rows[second])

@@ -50,7 +50,8 @@ def ledger_text(entries: Sequence[Entry]) -> str:
         for item in group:
             lines += _lines(item)
             lines += _remarks(item)
-        lines += textwrap.wrap(_more_steps(group), WIDTH, initial_indent="  ", subsequent_indent="  ")
+        for words in (_changed_rows(group), _more_steps(group)):
+            lines += textwrap.wrap(words, WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join([*lines, "", ledger_summary(entries)])
 
 
@@ -64,6 +65,11 @@ def ledger_summary(entries: Sequence[Entry]) -> str:
         lines.append(
             f"of the {len(large)} whose effect in the paper is {LARGE_EFFECT:g} points or more, {open_ones} "
             f"({100 * open_ones / len(large):.0f} %) are undecided or not recorded"
+        )
+    closing = [item for item in entries if item.verdict.word == "reproduced" and item.gap and item.gap.closes]
+    if closing:
+        lines.append(
+            f"of those reproduced, {len(closing)} have a gap that closes with training: in part slow convergence"
         )
     safe = [item for item in entries if item.verdict.word == "reproduced" and not item.at_risk]
     if safe:
@@ -79,6 +85,19 @@ def _counts(entries: Sequence[Entry]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in WORDS)
 
 
+def _changed_rows(group: Sequence[Entry]) -> str:
+    """The claims whose rows were given other variants, or other names of variants, after the claim was written."""
+    changed: dict[tuple[str, str], dict[str, None]] = {}
+    for item in group:
+        if item.rows_commit != item.claim_commit:
+            changed.setdefault((item.rows_commit, item.claim_commit), {})[item.claim.name] = None
+    told = "; ".join(
+        f"written in {claim}, of today's variants since {rows}: {', '.join(names)}"
+        for (rows, claim), names in changed.items()
+    )
+    return f"Rows changed or renamed after the claim: {told}." if told else ""
+
+
 def _more_steps(group: Sequence[Entry]) -> str:
     """What longer runs say of an experiment's differences of search mAP."""
     judged = [item for item in group if item.interval is not None and item.claim.measure == "map"]
@@ -87,10 +106,12 @@ def _more_steps(group: Sequence[Entry]) -> str:
     gains = {(item.set, row.label): row for item in judged for row in item.longer}
     if not gains:
         return (
-            "More steps: no row is recorded with twice as many, so whether these differences would last is not tested."
+            "More steps: no row is recorded with twice as many, so whether these differences would last is not tested "
+            "by longer runs."
         )
     told = "; ".join(
         f"{kind} {row.label!r} {row.gain:+.1f} points with {row.longer_steps} steps instead of {row.steps}"
+        + (f" and {row.rate:g} times the rate" if row.rate != 1 else "")
         for (kind, _), row in gains.items()
     )
     said = Counter(item.steps_matter for item in judged)
@@ -131,9 +152,16 @@ def _remarks(item: Entry) -> list[str]:
     said = [item.verdict.reason] if item.verdict.word in ("undecided", NOT_RECORDED) else []
     if item.claim.holds_untrained:
         said.append(UNTRAINED)
+    if item.gap and item.gap.closes and item.verdict.word == "reproduced":
+        said.append(
+            f"the gap closes while they train, from {max(item.gap.points):.1f} points at its largest to "
+            f"{item.gap.points[-1]:.1f} (validation people, true boxes): in part slow convergence"
+        )
     if item.predates:
         said.append(PREDATES)
     elif item.older:
         said.append(f"older than the claim: {', '.join(map(repr, item.older))}")
+    if item.partly_older:
+        said.append(f"some of its records older than the claim: {', '.join(map(repr, item.partly_older))}")
     return [line for text in said for line in textwrap.wrap(text, WIDTH, initial_indent=" " * 6,
                                                             subsequent_indent=" " * 6)]

@@ -3,6 +3,7 @@
 A design that learns slower loses every comparison that is stopped early.  So a difference says something of the designs
 only if further training moves neither row by much of it: by less than a third, when the steps are doubled.  A record
 says of itself only where it stopped; what tells is another record of the same recipe with at least twice the steps.
+Such a schedule may have another learning rate, too, and then the gain is of both.
 """
 
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class Longer:
     variant: str  # which has the longer schedule
     steps: int
     longer_steps: int
+    rate: float  # of the longer schedule over that of the row: a schedule is more than its steps
     gain: float  # points of search mAP, mean over the seeds that both have
     seeds: int
 
@@ -41,7 +43,8 @@ def longer_rows(experiment: Experiment, kind: str, profile: str) -> list[Longer]
             gains = _gains(recipe, other, read)
             if gains and (best is None or other.schedule.steps > best.longer_steps):
                 steps = recipe.schedule.steps, other.schedule.steps
-                best = Longer(label, name, *steps, sum(gains) / len(gains), len(gains))
+                rate = other.schedule.learning_rate / recipe.schedule.learning_rate
+                best = Longer(label, name, *steps, rate, sum(gains) / len(gains), len(gains))
         found += [best] if best else []
     return found
 

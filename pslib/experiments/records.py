@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 RECORD_VERSION = 1
+NEEDED = ("recipe", "hash", "seed", "data")  # of every record; what else one needs, by how its run ended
+NEEDED_OF = {"finished": ("results", "protocols"), "diverged": ("reason",)}
 READ = ":"  # after the name of a read, before that of its array
 
 
@@ -172,11 +174,13 @@ def read_record(path: Path) -> Record:
         info = json.loads(path.read_text())
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        found = info["record_version"]
+        found, needed = info["record_version"], {*NEEDED, *NEEDED_OF[info.get("status")]}
     except (OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"the record {path} cannot be read ({type(error).__name__}): delete it and rerun.") from None
     if found != RECORD_VERSION:
         raise UserError(f"the record {path} has version {found}, not {RECORD_VERSION}: delete it and rerun.")
+    if absent := sorted(needed - set(info)):
+        raise UserError(f"the record {path} lacks {', '.join(absent)}: delete it and rerun.")
     return Record(path, info, arrays)
 
 

@@ -153,7 +153,7 @@ def write(folder, seed=0, status="finished", fingerprint="f", **changes):
     recipe = toy_recipe(**changes)
     run_hash = recipe_hash(recipe, fingerprint)
     info = {"recipe": asdict(recipe), "hash": run_hash, "seed": seed, "status": status, "protocols": ["TestG50"],
-            "data": {"fingerprint": fingerprint}, "results": {}}  # fmt: skip
+            "data": {"fingerprint": fingerprint}, "results": {}, "reason": "not finite"}  # fmt: skip
     return write_record(record_stem(folder, recipe, run_hash, seed), info, ARRAYS)
 
 

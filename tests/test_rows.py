@@ -4,6 +4,7 @@ import ast
 import json
 import textwrap
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,3 +106,14 @@ def test_page_16_names_a_diverged_run(recorded):
     assert whole.endswith("]") and some.endswith("]  failed: seed 1, a damaged record")
     assert diverged.split(maxsplit=2) == ["toy-diverged", "0", "failed: seed 0"]
     assert absent == "not recorded yet: toy-absent" and "seeds" in head
+
+
+def test_a_banner_says_how_many_runs_when_and_with_which_seeds():
+    def run(seed, date, device="cpu"):
+        return SimpleNamespace(info={"seed": seed, "date": date, "device": device})
+
+    assert rows.source_of([]) == "no run yet"
+    assert rows.source_of([run(0, "2026-01-02")]) == "1 run, cpu, 2026-01-02, seed 0"
+    both = [run(2, "2026-01-05"), run(0, "2026-01-02", "NVIDIA")]
+    assert rows.source_of(both) == "2 runs, NVIDIA, cpu, 2026-01-02 to 2026-01-05, seeds 0, 2"
+    assert rows.source_of_rows("alignps-fig6").startswith("48 runs, cpu, 2026-11-21 to ")

@@ -11,7 +11,7 @@ from pslib.experiments.lookup import LostRun, at_profile, failed, find_experimen
 from pslib.experiments.records import Record
 from pslib.experiments.tables import summary
 
-__all__ = ["RecordedRow", "recorded_rows", "recorded_variants"]
+__all__ = ["RecordedRow", "recorded_rows", "recorded_variants", "source_of", "source_of_rows"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RecordedRow:
 
     value: Interval | None
     seeds: tuple[int, ...] = ()
-    source: str = ""  # device and date of the first run
+    source: str = ""  # of its runs, see :func:`source_of`
     lost: tuple[LostRun, ...] = ()  # runs that were computed and cannot be compared
 
     @property
@@ -61,9 +61,25 @@ def _recorded_row(group: Sequence[Record], lost: Sequence[LostRun], what: str, b
         value = Interval(float(np.mean(recalls)), min(recalls), max(recalls))
     else:
         value = summary(group, what, boxes)
-    info = group[0].info
-    seeds = tuple(record.info["seed"] for record in group)
-    return RecordedRow(value, seeds, f"{info['device']}, {info['date']}", tuple(lost))
+    return RecordedRow(value, tuple(record.info["seed"] for record in group), source_of(group), tuple(lost))
+
+
+def source_of(records: Sequence[Record]) -> str:
+    """How many runs, on what, when and with which seeds, as a banner has it."""
+    if not records:
+        return "no run yet"
+    devices, dates, seeds = (sorted({record.info[key] for record in records}) for key in ("device", "date", "seed"))
+    span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    runs, numbers = (f"{word}{'s' * (count > 1)}" for word, count in (("run", len(records)), ("seed", len(seeds))))
+    return f"{len(records)} {runs}, {', '.join(devices)}, {span}, {numbers} {', '.join(map(str, seeds))}"
+
+
+def source_of_rows(name: str, profile: str = "tiny") -> str:
+    """:func:`source_of` all runs in the rows of an experiment, those of both sets."""
+    experiment = find_experiment(name)
+    pairs = [(label, kind) for label in experiment.rows for kind in experiment.kinds]
+    recipes = {at_profile(experiment.recipe(label, kind), profile) for label, kind in pairs}
+    return source_of([record for recipe in recipes for record in runs_of(recipe)[0]])
 
 
 def recorded_variants(kind: str, profile: str = "tiny") -> dict[str, tuple[list[Record], list[LostRun]]]:

@@ -1,4 +1,6 @@
-"""The first steps of the committed recipes on fixed inputs: ``python tests/replay.py`` rewrites data/replay.json.
+"""The first steps of the committed recipes, and of variants that go other ways, on fixed inputs.
+
+``python tests/replay.py`` rewrites data/replay.json.
 
 Records stay valid only while the code computes what it computed.  If a loss moves here, raise the number of what
 changed in ``pslib.training.recipes.COMPONENT_VERSIONS`` (every older record then shows as STALE) and rewrite the file.
@@ -17,12 +19,20 @@ from toy_sets import toy_image
 
 from pslib import paths
 from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
+from pslib.experiments.catalogue import VARIANTS
 from pslib.models.families import without_download
 from pslib.training.recipe import COMPONENT_VERSIONS, Recipe, family_of
 from pslib.training.recipes import RECIPES
 from pslib.training.trainer import train
 
 STEPS = 3
+# Variants of tables whose losses run through code that no recipe does: structures, levels, necks, backbones, losses.
+VARIANTS_TOO = (
+    "t1", "t2", "scale-region", "p4", "p3-p4", "p3-multiscale", "lateral", "output-concat", "lateral-output", "res3-4",
+    "oim", "toim-without-table", "no-mean-subtraction", "quarter-queue", "unnormalized-table", "t3-identity",
+    "roi-separate", "roi-bare", "roi-star", "roi-kl", "roi-dv",
+)  # fmt: skip
+REPLAYED = (*RECIPES, *VARIANTS_TOO)
 # Machines and versions of torch sum in different orders; what a change of the code does is larger.
 TOLERANCE = 1e-3
 
@@ -32,8 +42,8 @@ def replay_file() -> Path:
 
 
 def _recipe(name: str) -> Recipe:
-    """The committed recipe; the paper's without its download, on small images."""
-    recipe = RECIPES[name].with_(workers=0)
+    """The recipe or variant; the paper's without its download, on small images."""
+    recipe = (RECIPES | VARIANTS)[name].with_(workers=0)
     model = without_download(recipe.model)
     if model == recipe.model:
         return recipe
@@ -83,7 +93,7 @@ def moved(stored: dict[str, list[float]], found: dict[str, list[float]]) -> list
 
 def rewrite() -> None:
     """Store today's losses and component versions."""
-    content = {"components": COMPONENT_VERSIONS, "losses": {name: first_losses(name) for name in sorted(RECIPES)}}
+    content = {"components": COMPONENT_VERSIONS, "losses": {name: first_losses(name) for name in sorted(REPLAYED)}}
     target = replay_file()
     partial = target.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1) + "\n")

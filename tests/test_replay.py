@@ -4,10 +4,9 @@ import json
 
 import pytest
 import replay
-from replay import first_losses, moved, replay_file
+from replay import REPLAYED, first_losses, moved, replay_file
 
 from pslib.training.recipe import COMPONENT_VERSIONS
-from pslib.training.recipes import RECIPES
 
 HINT = "run `python tests/replay.py`"
 
@@ -15,10 +14,10 @@ HINT = "run `python tests/replay.py`"
 def test_the_stored_replay_is_of_todays_components_and_recipes():
     stored = json.loads(replay_file().read_text())
     assert stored["components"] == COMPONENT_VERSIONS, f"a component's number was raised: {HINT}"
-    assert set(stored["losses"]) == set(RECIPES), f"the recipes are others: {HINT}"
+    assert set(stored["losses"]) == set(REPLAYED), f"the recipes are others: {HINT}"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", REPLAYED)
 def test_the_first_steps_of_a_recipe_have_not_moved(name):
     stored = json.loads(replay_file().read_text())["losses"][name]
     found = moved(stored, first_losses(name))

@@ -249,3 +249,29 @@ def test_a_frozen_backbone_holds_its_first_layers_and_no_switch_is_ignored(name)
         tensors = load_weights(warm_start_path("tiny"))[0] if name == "tiny" else plain.state_dict()
         missing, unknown = frozen.load_state_dict(tensors, strict=False)
         assert not missing and not unknown  # the committed start fits
+
+
+def test_background_levels_teach_where_nobody_is_and_find_nobody():
+    """In training their cells are background to the classification, whoever stands there; at test they are gone."""
+    switches = {"levels": ("P3",), "background_levels": ("P4", "P5"), "class_threshold": 0.0}
+    model, plain = toy_model(**switches).train(), toy_model(levels=("P3",)).train()
+    images, targets = toy_batch()
+    batch = batch_images(images, multiple=model.backbone.strides[-1])
+    dense, alone = model.dense(batch), plain.dense(batch)
+    cells = alone.strides.numel()
+    assert dense.strides.unique().tolist() == [4, 8, 16] and set(alone.strides.tolist()) == {4}
+    _, match = model.detection_losses(dense, targets)
+    _, own = plain.detection_losses(alone, targets)
+    assert torch.equal(match[:, :cells], own) and (match[:, cells:] == -1).all() and (own >= 0).any()
+    model(images, targets)["classification"].backward()
+    assert all(model.neck.output[level].weight.grad.abs().sum() > 0 for level in ("P4", "P5"))
+    with torch.no_grad():
+        found = model.eval().dense(batch)
+        assert found.strides.unique().tolist() == [4] and len(model(images)) == len(images)
+        assert model.detect_and_embed(images, [target["boxes"] for target in targets])[1][0].shape[1] == 16
+
+
+@pytest.mark.parametrize("levels", [("P3",), ("P5", "P4"), ("P7",)])
+def test_background_levels_are_coarser(levels):
+    with pytest.raises(UserError, match="background_levels|pyramid level"):
+        AlignPSConfig(levels=("P3",), background_levels=levels)

@@ -42,16 +42,17 @@ def expected_parameters(name):
     parts["neck"] = sum(conv(width, 256) + offsets(width, False) for width in (512, 1024, 2048, 768))
     tower = 4 * (conv(256, 256, bias=True) + 2 * 256)  # group normalisation has a factor and a shift a channel
     parts["head"] = 2 * tower + conv(256, 1 + 4 + 1, bias=True) + 1  # and the scale of one level
-    if name == "alignps-plus-paper":
+    if name.startswith("alignps-plus"):
         blocks = {128: 4, 256: 6, 512: 3}  # width of the 3x3 convolution: blocks of res3, res4, res5
         parts["backbone"] += sum(count * offsets(width, True) for width, count in blocks.items())
-    if name == "alignps-released":
-        parts["head"] += 2 * offsets(256, True)
+    if name.endswith("released"):
+        parts["head"] += 2 * offsets(256, True) + 2  # P4 and P5, background in training, have scales of their own
+        parts["neck"] += sum(conv(width, 256) + offsets(width, False) for width in (512, 256))
     return parts
 
 
 def test_the_papers_recipes_are_these():
-    assert PAPERS == ["alignps-paper", "alignps-plus-paper", "alignps-released"]
+    assert PAPERS == ["alignps-paper", "alignps-plus-paper", "alignps-released", "alignps-plus-released"]
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -75,7 +76,7 @@ def test_a_papers_recipe_learns_a_step_and_finds_people(name, tmp_path):
     assert torch.allclose(found["embeddings"].norm(dim=1), torch.ones(len(found["scores"])), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", PAPERS[:2])
+@pytest.mark.parametrize("name", PAPERS)
 def test_a_papers_recipe_takes_a_step_of_training_and_of_inference_at_its_own_sizes(name, tmp_path):
     recipe = RECIPES[name].with_(workers=0, schedule__batch_size=1, model=without_download(RECIPES[name].model))
     assert recipe.image_sizes == MULTI_SCALE and recipe.test_size == (1500, 900)
@@ -137,6 +138,7 @@ def test_the_papers_schedule_is_that_of_each_set():
     assert (paper.schedule.weight_decay, paper.schedule.warmup_steps) == (5e-4, 300)
     assert (released.schedule.weight_decay, released.schedule.warmup_steps) == (1e-4, 500)
     assert released.schedule.clip_norm == 35 and released.model.mean_subtraction
+    assert make_recipe("alignps-plus-released", "prw").schedule.weight_decay == 7e-4
     on_prw = make_recipe("alignps-released", "prw").model
     assert on_prw.triplet == "none" and on_prw.normalize_table and on_prw.queue_size == 500
 

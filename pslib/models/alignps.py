@@ -12,6 +12,7 @@ With none of the three it is the paper's baseline: FCOS and a re-id head in para
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -69,12 +70,12 @@ class AlignPS(nn.Module):
             config.backbone, config.backbone_weights, config.frozen_backbone, config.deformable_stages
         )
         self.neck = AlignedFeatureAggregation(
-            self.backbone.channels, config.channels, config.levels, config.lateral, config.output, config.topdown
+            self.backbone.channels, config.channels, config.all_levels, config.lateral, config.output, config.topdown
         )
         if config.offset_init == "xavier":
             random_offsets(self.neck)
         self.head = FCOSHead(
-            config.channels, config.head_channels, config.head_depth, len(config.levels), config.box_activation
+            config.channels, config.head_channels, config.head_depth, len(config.all_levels), config.box_activation
         )
         if config.head_deformable:
             for layers in (self.head.class_tower, self.head.box_tower):
@@ -115,7 +116,7 @@ class AlignPS(nn.Module):
     def dense_from(self, maps: Sequence[Tensor], batch: ImageBatch) -> DenseOutput:
         """:meth:`dense` from the backbone's ``maps`` of the ``batch``, where others read them too."""
         features = self.neck(maps)  # list of (B, D, H, W)
-        strides = [self.backbone.strides[LEVELS.index(level)] for level in self.config.levels]
+        strides = [self.backbone.strides[LEVELS.index(level)] for level in self.config.all_levels]
         if self.config.structure == "reid-first":
             # The embeddings are the neck's output itself, and detection reads what re-id has shaped.
             features = embeddings = [self._centre(x, batch.valid(s)) for x, s in zip(features, strides, strict=True)]
@@ -129,7 +130,9 @@ class AlignPS(nn.Module):
             }[self.config.structure]
             readouts = [self.reid_readout(x) for x in sources]
             embeddings = [self._centre(x, batch.valid(s)) for x, s in zip(readouts, strides, strict=True)]
-        return self._flatten(heads, embeddings, strides)
+        # Nobody is looked for on background levels: they serve training alone.
+        count = len(self.config.all_levels if self.training else self.config.levels)
+        return self._flatten(heads[:count], embeddings[:count], strides[:count])
 
     def _centre(self, maps: Tensor, valid: Tensor) -> Tensor:
         """Subtract from each channel its mean over the cells that are image, not padding."""
@@ -142,8 +145,10 @@ class AlignPS(nn.Module):
         # A level takes over from the finer one before it at the cut below it: P4 alone with P5 part at P4|P5.
         below = [self.config.size_cuts[LEVELS.index(level) - 1] for level in self.config.levels[1:]]
         cuts = (0.0, *below, float("inf"))
+        bounds = list(pairwise(cuts)) + [(float("inf"),) * 2 for _ in self.config.background_levels]  # nobody so large
         device = embeddings[0].device
         sizes = [tuple(x.shape[-2:]) for x in embeddings]
+        ranges = [_at_cells(ends, sizes, device) for ends in zip(*bounds[: len(sizes)], strict=True)]
         return DenseOutput(
             class_logits=_rows([head.class_logits for head in heads]).squeeze(-1),
             centerness_logits=_rows([head.centerness_logits for head in heads]).squeeze(-1),
@@ -151,7 +156,7 @@ class AlignPS(nn.Module):
             embeddings=_rows(embeddings),
             points=torch.cat([level_points(h, w, s, device) for (h, w), s in zip(sizes, strides, strict=True)]),
             strides=_at_cells([float(stride) for stride in strides], sizes, device),
-            ranges=torch.stack([_at_cells(ends, sizes, device) for ends in (cuts[:-1], cuts[1:])], dim=1),
+            ranges=torch.stack(ranges, dim=1),
         )
 
     def losses(self, dense: DenseOutput, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -20,6 +20,9 @@ class AlignPSConfig:
     frozen_backbone: bool = False  # stem, layer1 and batch normalisations constant, as in the released code
     deformable_stages: tuple[str, ...] = ()  # of res3, res4, res5 (Table V); all three is AlignPS+
     levels: tuple[str, ...] = ("P3",)
+    # Coarser levels on which nobody is looked for: all their cells are background to the classification, as on the
+    # released code's P4 to P7 (it makes P6 and P7 of P5 by further convolutions; here there is none beyond P5).
+    background_levels: tuple[str, ...] = ()
     # px, largest of l, t, r, b at which P3|P4 and P4|P5 part: 8 strides as in FCOS, then where large people begin
     size_cuts: tuple[float, ...] = (32.0, 48.0)
     lateral: str = "deformable"
@@ -54,6 +57,12 @@ class AlignPSConfig:
         order = [LEVELS.index(require_choice("pyramid level", level, LEVELS)) for level in self.levels]
         if not order or order != sorted(set(order)):
             raise UserError(f"levels={self.levels} names no levels from fine to coarse: give e.g. levels=('P3', 'P4').")
+        every = [LEVELS.index(require_choice("pyramid level", level, LEVELS)) for level in self.all_levels]
+        if every != sorted(set(every)):
+            raise UserError(
+                f"background_levels={self.background_levels} are not coarser than levels={self.levels}, from fine to "
+                "coarse: give e.g. ('P4', 'P5') beside ('P3',)."
+            )
         order = [STAGES.index(require_choice("backbone stage", stage, STAGES)) for stage in self.deformable_stages]
         if order != sorted(set(order)):
             raise UserError(
@@ -68,3 +77,12 @@ class AlignPSConfig:
         require_choice("start of the offsets", self.offset_init, ("zero", "xavier"))
         require_choice("average", self.oim_average, ("labelled", "positives"))
         require_choice("loss normalizer", self.loss_normalizer, ("positives", "released"))
+
+    @property
+    def all_levels(self) -> tuple[str, ...]:
+        """The levels that the network computes, those with people first.
+
+        >>> AlignPSConfig(background_levels=("P4", "P5")).all_levels
+        ('P3', 'P4', 'P5')
+        """
+        return self.levels + self.background_levels

@@ -62,10 +62,11 @@ ALIGNPS_PAPER = _ALIGNPS.with_(
 # AlignPS+: Table V's last row.
 _PLUS = ALIGNPS_PAPER.with_(name="alignps-plus-paper", model__deformable_stages=("res3", "res4", "res5"))
 # What the released code of AlignPS sets where paper and code differ.  Not taken over: strides on the first
-# convolution of a bottleneck with weights that fit them, P4 to P7 as further background of the classification, a
-# doubled rate for biases, and a warm-up that begins at a third of the rate.
+# convolution of a bottleneck with weights that fit them, P6 and P7 beside P4 and P5 as further background of the
+# classification, a doubled rate for biases, and a warm-up that begins at a third of the rate.
 _RELEASED = ALIGNPS_PAPER.with_(
     name="alignps-released",
+    model__background_levels=("P4", "P5"),
     model__offset_init="xavier",
     model__head_deformable=True,
     model__box_activation="relu",
@@ -76,20 +77,22 @@ _RELEASED = ALIGNPS_PAPER.with_(
     schedule__weight_decay=1e-4,
     schedule__warmup_steps=500,
 )
-ALIGNPS_RECIPES = (_ALIGNPS, _BASELINE, ALIGNPS_PAPER, _PLUS, _RELEASED)
+_PLUS_RELEASED = _RELEASED.with_(name="alignps-plus-released", model__deformable_stages=("res3", "res4", "res5"))
+ALIGNPS_RECIPES = (_ALIGNPS, _BASELINE, ALIGNPS_PAPER, _PLUS, _RELEASED, _PLUS_RELEASED)
 
 # 24 epochs of PRW's 5,704 images, and the queue of its 483 identities.
 _PAPER_ON_PRW = {"schedule__steps": 34_224, "model__queue_size": 500}
+# The released configurations for PRW have no triplet term, although the paper's Table IV reports one.
+_RELEASED_ON_PRW = _PAPER_ON_PRW | {
+    "model__triplet": "none",
+    "model__normalize_table": True,
+    "model__temperature": 1 / 15,
+    "model__queue_temperature": 1 / 10,
+    "schedule__weight_decay": 1e-3,
+}
 ALIGNPS_ON_PRW: dict[str, dict[str, object]] = {
     "alignps-paper": _PAPER_ON_PRW,
     "alignps-plus-paper": _PAPER_ON_PRW,
-    # The released configuration for PRW has no triplet term, although the paper's Table IV reports one.
-    "alignps-released": _PAPER_ON_PRW
-    | {
-        "model__triplet": "none",
-        "model__normalize_table": True,
-        "model__temperature": 1 / 15,
-        "model__queue_temperature": 1 / 10,
-        "schedule__weight_decay": 1e-3,
-    },
+    "alignps-released": _RELEASED_ON_PRW,
+    "alignps-plus-released": _RELEASED_ON_PRW | {"schedule__weight_decay": 7e-4},
 }

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pslib.viz.figures import PALETTE, new_figure, plain
+from pslib.viz.figures import MAX_WIDTH_INCHES, PALETTE, new_figure, plain
 
 __all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_figure"]
 
@@ -129,16 +129,26 @@ def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlab
 
 
 def matrix_figure(
-    matrices: Mapping[str, np.ndarray], names: Sequence[str], rows: str, columns: str, counts: np.ndarray
+    matrices: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    rows: str,
+    columns: str,
+    counts: np.ndarray | None = None,
+    form: str = ".0f",
 ) -> Figure:
-    """Square matrices side by side on one colour scale, in every field the number and how many it stands on."""
-    fig, axes = new_figure(3.3 * len(matrices) + 0.7, 3.1, 1, len(matrices), squeeze=False, sharey=True)
+    """Square matrices side by side on one colour scale, in every field the number (in ``form``).
+
+    ``counts`` says how many each stands on, in brackets below it.
+    """
+    width = min(3.3 * len(matrices) + 0.7, MAX_WIDTH_INCHES)
+    fig, axes = new_figure(width, 3.1, 1, len(matrices), squeeze=False, sharey=True)
     known = np.concatenate([matrix[~np.isnan(matrix)] for matrix in matrices.values()])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
         shown = ax.imshow(matrix, cmap="cividis", vmin=low, vmax=high)
         for (row, column), value in np.ndenumerate(matrix):
-            text = "too few" if np.isnan(value) else f"{value:.0f}\n({counts[row, column]})"
+            below = "" if counts is None else f"\n({counts[row, column]})"
+            text = "too few" if np.isnan(value) else f"{value:{form}}{below}"
             dark = not np.isnan(value) and value < (low + high) / 2
             ax.text(column, row, text, ha="center", va="center", fontsize=10, color="white" if dark else "black")
         ax.set_xticks(range(len(names)), names, fontsize=8)

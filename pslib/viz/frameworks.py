@@ -68,7 +68,7 @@ def model_shapes(model: AlignPS, height: int, width: int) -> dict[str, tuple[int
     model.train(was_training)
     shapes = {"image": tuple(batch.tensors.shape)}
     shapes |= {f"C{level[1]}": tuple(x.shape) for level, x in zip(LEVELS, backbone, strict=True)}
-    shapes |= {level: tuple(x.shape) for level, x in zip(model.config.levels, levels, strict=True)}
+    shapes |= {level: tuple(x.shape) for level, x in zip(model.config.all_levels, levels, strict=True)}
     shapes |= {"class": tuple(dense.class_logits.shape), "box": tuple(dense.ltrb.shape),
                "centerness": tuple(dense.centerness_logits.shape), "embeddings": tuple(dense.embeddings.shape)}
     return shapes

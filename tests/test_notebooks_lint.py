@@ -203,3 +203,10 @@ def test_page_16_counts_the_verdicts_of_todays_ledger():
     printed = "".join("".join(output.get("text", "")) for output in outputs)
     said = ledger_summary(ledger("tiny"))
     assert said in printed, f"the page is older than the records, which now come to: {said}. Run make publish."
+
+
+@pytest.mark.parametrize("path", series(), ids=lambda path: path.stem)
+def test_a_published_page_took_less_than_three_minutes_and_300_kilobytes(path):
+    times = json.loads((paths.results_dir() / "notebook-times.json").read_text())
+    assert 0 < times[f"{path.stem[:2]}/tiny"]["seconds"] <= 180
+    assert path.stat().st_size <= 300_000

@@ -38,7 +38,16 @@ from pslib.training.checkpoints import save_weights, stored_run
 from pslib.training.recipe import Recipe, recipe_hash
 from pslib.training.trainer import Curves, DivergedError
 
-__all__ = ["RunData", "validation_steps", "measure", "evaluate_test", "look_inside", "fold_of", "run"]
+__all__ = [
+    "RunData",
+    "validation_scores",
+    "validation_steps",
+    "measure",
+    "evaluate_test",
+    "look_inside",
+    "fold_of",
+    "run",
+]
 
 # People whose embeddings every record keeps, so that pictures of all models show the same fifteen.
 PICTURED_PEOPLE = 15
@@ -126,23 +135,22 @@ def measure(
     return scalars, arrays
 
 
+def validation_scores(model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str = "cpu") -> dict[str, float]:
+    """What a curve of validation holds of ``model``: search, its top-1, re-id with true boxes, recall, per cent."""
+    embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="validate")
+    scalars, _ = measure(data, embeddings, recipe.search_threshold)
+    protocol = main_protocol(data)
+    return {
+        "map": scalars["search"][protocol]["map"],
+        "top1": scalars["search"][protocol]["top1"],
+        "ground_truth_map": scalars["ground_truth"][protocol]["map"],
+        "recall": scalars["detection"]["recall"],
+    }
+
+
 def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
     """A function of the model that measures validation, for the curve of mAP against steps."""
-    if data is None:
-        return None
-    protocol = main_protocol(data)
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="validate")
-        scalars, _ = measure(data, embeddings, recipe.search_threshold)
-        return {
-            "map": scalars["search"][protocol]["map"],
-            "top1": scalars["search"][protocol]["top1"],
-            "ground_truth_map": scalars["ground_truth"][protocol]["map"],
-            "recall": scalars["detection"]["recall"],
-        }
-
-    return validate
+    return None if data is None else lambda model: validation_scores(model, recipe, data, device)
 
 
 def evaluate_test(

@@ -18,11 +18,10 @@ from torch import nn
 from pslib import paths
 from pslib.data.annotations import PersonSearchSet
 from pslib.errors import UserError
-from pslib.evaluation.gallery import embed_gallery
 from pslib.experiments.commands import apply_overrides, device, open_run_data
 from pslib.experiments.lookup import find_recipe
 from pslib.experiments.records import provenance
-from pslib.experiments.run import RunData, main_protocol, measure, validation_steps
+from pslib.experiments.run import RunData, validation_scores, validation_steps
 from pslib.experiments.stages import checkpoint_of, run_lock, train_chain
 from pslib.models.families import backbone_names
 from pslib.progress import say
@@ -58,7 +57,9 @@ def add_trial(entry: Mapping[str, Any], path: Path | None = None) -> None:
     """Append ``entry``; of several processes none overwrites another's, and a kill leaves the file whole."""
     path = path or trials_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    lock = paths.build_dir() / "trials" / "notes.lock"  # not beside the file: it stays, and the checkout is to be clean
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
         part = path.with_name(f".{path.name}.part")
         part.write_text(json.dumps([*read_trials(path), dict(entry)], indent=1) + "\n")
         os.replace(part, path)
@@ -148,21 +149,12 @@ def trial_lines(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _validator(recipe: Recipe, data: PersonSearchSet, device: str) -> Callable[[nn.Module], dict[str, Any]]:
     """A function of the model that measures every read of it on ``data``; its name is "" where there is but one."""
-    protocol = main_protocol(data)
+
+    def measured(model: nn.Module) -> dict[str, float]:
+        return {name: round(value, 2) for name, value in validation_scores(model, recipe, data, device).items()}
 
     def validate(model: nn.Module) -> dict[str, Any]:
         reads = getattr(model, "reads", ("",))
         return {"reads": {read: measured(model.reading(read) if read else model) for read in reads}}
-
-    def measured(model: nn.Module) -> dict[str, float]:
-        embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="validate")
-        scalars, _ = measure(data, embeddings, recipe.search_threshold)
-        found = {
-            "map": scalars["search"][protocol]["map"],
-            "top1": scalars["search"][protocol]["top1"],
-            "ground_truth_map": scalars["ground_truth"][protocol]["map"],
-            "recall": scalars["detection"]["recall"],
-        }
-        return {name: round(value, 2) for name, value in found.items()}
 
     return validate

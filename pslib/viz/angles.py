@@ -18,7 +18,7 @@ def meeting_figure(panels: Mapping[str, Points], columns: int = 3) -> Figure:
     """One panel a title: the cosine between the tasks at each step, in the room that noise leaves it (gray).
 
     A point has ``step`` and what :func:`pslib.training.gradients.meeting_of` says of one part, and may have ``single``:
-    the cosine between the tasks on single batches, a dotted line.  Bars are two standard errors over batches.
+    the cosine between the tasks on single batches, dash-dotted.  Bars are two standard errors over batches.
 
     >>> point = {"step": 4, "between": -0.1, "error": 0.02, "detection": 0.6, "re-id": 0.2, "room": 0.3}
     >>> [ax.get_title() for ax in meeting_figure({"T1: neck": [point]}).axes]

@@ -17,7 +17,7 @@ from pslib import paths
 from pslib.errors import UserError
 from pslib.experiments.commands import device, open_run_data
 from pslib.experiments.lookup import at_profile, find_recipe, known_fingerprint
-from pslib.experiments.records import provenance
+from pslib.experiments.records import provenance, write_json
 from pslib.experiments.run import RunData
 from pslib.experiments.stages import checkpoint_of, run_lock
 from pslib.progress import progress, say
@@ -124,10 +124,7 @@ def angles(options: Namespace) -> None:
                     "provenance": provenance(device(), recipe),
                 }
                 found = head | measure_angles(recipe, options.seed, data, work, device(), BATCHES, HALVINGS)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_name(f"{path.name}.part")
-                part.write_text(json.dumps(found, indent=1) + "\n")
-                part.replace(path)
+                write_json(path, found)
         last = found["points"][-1]
         parts = last["summed"].items()
         meeting = ", ".join(f"{part} {one['between']:+.2f} (room {one['room']:.2f})" for part, one in parts)

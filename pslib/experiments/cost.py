@@ -6,7 +6,6 @@ take turns.  Milliseconds belong to the machine; the ratios are what can be held
 read and printed by :mod:`pslib.experiments.cost_table`.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from pslib.experiments.cost_table import (
     stale_reason,
     table_lines,
 )
-from pslib.experiments.records import provenance
+from pslib.experiments.records import provenance, write_json
 from pslib.models.alignps import AlignPSConfig
 from pslib.models.backbones import STAGES
 from pslib.models.families import Config, build, without_download
@@ -194,10 +193,7 @@ def run_cost(
         "provenance": provenance(_device_name(device), None) | {"components": dict(COMPONENT_VERSIONS)},
     }
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(f"{out.name}.part")
-        part.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        part.replace(out)
+        write_json(out, record, sort_keys=True)
     return record
 
 

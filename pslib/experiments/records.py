@@ -39,6 +39,7 @@ __all__ = [
     "find_record",
     "main_protocol_name",
     "write_record",
+    "write_json",
     "read_record",
     "read_records",
     "set_aside",
@@ -166,6 +167,14 @@ def write_record(stem: Path, info: Mapping[str, Any], arrays: Mapping[str, np.nd
                 f"cannot write the record {stem}{suffix} ({error.strerror}): free some space and start again."
             ) from None
     return stem.with_name(stem.name + ".json")
+
+
+def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
+    """Write ``content`` in one piece: a kill leaves what was there, or all that is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
+    os.replace(partial, path)
 
 
 def read_record(path: Path) -> Record:

@@ -4,7 +4,6 @@ What a recipe's settings were chosen from stands in ``data/trials.json``, a tria
 """
 
 import json
-import os
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from pslib.data.annotations import PersonSearchSet
 from pslib.errors import UserError
 from pslib.experiments.commands import apply_overrides, device, open_run_data
 from pslib.experiments.lookup import find_recipe
-from pslib.experiments.records import provenance
+from pslib.experiments.records import provenance, write_json
 from pslib.experiments.run import RunData, validation_scores, validation_steps
 from pslib.experiments.stages import checkpoint_of, run_lock, train_chain
 from pslib.models.families import backbone_names
@@ -56,13 +55,10 @@ def read_trials(path: Path | None = None) -> list[dict[str, Any]]:
 def add_trial(entry: Mapping[str, Any], path: Path | None = None) -> None:
     """Append ``entry``; of several processes none overwrites another's, and a kill leaves the file whole."""
     path = path or trials_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = paths.build_dir() / "trials" / "notes.lock"  # not beside the file: it stays, and the checkout is to be clean
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps([*read_trials(path), dict(entry)], indent=1) + "\n")
-        os.replace(part, path)
+        write_json(path, [*read_trials(path), dict(entry)])
 
 
 def run_trial(recipe: Recipe, seed: int, data: RunData, work: Path, device: str = "cpu") -> dict[str, Any]:

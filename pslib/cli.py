@@ -92,8 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     cost = bench.add_argument_group("cost", "what an image costs each model (AlignPS, Table IX); not part of all")
     cost.add_argument("--size", default="1500x900", metavar="WxH", help="px of the image (default: 1500x900)")
     cost.add_argument("--boxes", type=int, nargs="+", default=[6, 100, 20], metavar="N",
-                      help="people found: most turns at the last, one at the others (default: 6 100 20)")
-    cost.add_argument("--repeats", type=int, default=3, help="turns of a prepared model (as built: 2; default: 3)")
+                      help="people found; models as built take part at the last (default: 6 100 20)")
+    cost.add_argument("--repeats", type=int, default=3, help="turns of every model (default: 3)")
     cost.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     cost.add_argument("--precision", default="float32", help="float32, bfloat16 or float16 (default: float32)")
     cost.add_argument("--models", nargs="+", default=None, metavar="NAME", help="as Table IX names them (default: all)")

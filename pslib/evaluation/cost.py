@@ -11,8 +11,7 @@ ones.  :func:`answer` makes sure of it.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
 from pslib.errors import UserError
+from pslib.progress import progress
 
 __all__ = ["Times", "answer", "fixed_boxes", "images_of", "parameter_count", "peak_memory", "take_turns"]
 
@@ -31,14 +31,10 @@ LOST = 0.1  # share of the boxes asked for that may leave the image
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each repeated call: on the wall, and of this process's processor time (all threads).
-
-    ``peak`` holds the bytes of tensors each call needed (:func:`peak_memory`), where that was asked for.
-    """
+    """Seconds of each repeated call: on the wall, and of this process's processor time (all threads)."""
 
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
-    peak: tuple[int, ...] = ()
 
     def middle(self, kind: str = "wall") -> float:
         """Median of the ``"wall"`` or ``"cpu"`` seconds."""
@@ -107,40 +103,28 @@ def parameter_count(model: nn.Module, leave_out: Sequence[str] = ()) -> int:
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], object]],
-    repeats: int | Mapping[str, int] = 5,
-    device: str = "cpu",
-    warm_ups: int = 1,
-    memory: bool = False,
+    calls: Mapping[str, Callable[[], object]], repeats: int = 5, device: str = "cpu", warm_ups: int = 1, desc: str = ""
 ) -> dict[str, Times]:
     """Time every one of ``calls`` ``repeats`` times, in turns, after ``warm_ups`` untimed calls each.
 
-    ``repeats`` may differ by name: who has had his turns is left out of the later ones.  On a GPU the clock is read
-    when all queued work is done.  With ``memory`` the same calls tell their peak, as :func:`peak_memory` does: that
-    adds some milliseconds to each.
+    On a GPU the clock is read when all queued work is done.  ``desc`` names a progress bar; "" has none.
     """
-    turns = {name: repeats if isinstance(repeats, int) else repeats[name] for name in calls}
-    if min(turns.values(), default=1) < 1:
-        raise UserError(f"repeats={min(turns.values())} time nothing: give at least 1.")
+    if repeats < 1:
+        raise UserError(f"repeats={repeats} time nothing: give at least 1.")
     for _ in range(warm_ups):
         for call in calls.values():
             call()
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
-    peak: dict[str, list[int]] = {name: [] for name in calls}
-    for turn in range(max(turns.values(), default=0)):
-        for name, call in calls.items():
-            if turn >= turns[name]:
-                continue
-            _wait(device)
-            with _weighed(device if memory else None) as bytes_needed:
-                start, worked = time.perf_counter(), time.process_time()
-                call()
-                _wait(device)
-                wall[name].append(time.perf_counter() - start)
-                cpu[name].append(time.process_time() - worked)
-            peak[name] += bytes_needed
-    return {name: Times(tuple(wall[name]), tuple(cpu[name]), tuple(peak[name])) for name in calls}
+    turns = list(calls.items()) * repeats
+    for name, call in progress(turns, desc) if desc else turns:
+        _wait(device)
+        start, worked = time.perf_counter(), time.process_time()
+        call()
+        _wait(device)
+        wall[name].append(time.perf_counter() - start)
+        cpu[name].append(time.process_time() - worked)
+    return {name: Times(tuple(wall[name]), tuple(cpu[name])) for name in calls}
 
 
 def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
@@ -151,33 +135,20 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
     >>> peak_memory(lambda: torch.ones(1000, 2).sum() + torch.ones(500).sum())  # 2000 floats, and their sum
     8004
     """
-    with _weighed(device) as bytes_needed:
-        call()
-    return bytes_needed[0]
-
-
-@contextmanager
-def _weighed(device: str | None) -> Iterator[list[int]]:
-    """A list that holds, after the block, the bytes that the block needed at its peak; empty if ``device`` is None."""
-    found: list[int] = []
-    if device is None:
-        yield found
-    elif device.startswith("cuda"):
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        yield found
+        call()
         torch.cuda.synchronize()
-        found.append(torch.cuda.max_memory_allocated() - before)
-    else:
-        with profile(profile_memory=True) as seen:
-            yield found
-        events = sorted(
-            (event for event in seen.kineto_results.events() if event.name() == "[memory]"),
-            key=lambda event: event.start_ns(),
-        )
-        held = np.cumsum([0] + [event.nbytes() for event in events])  # what is freed counts below 0
-        found.append(int(held.max()))
+        return torch.cuda.max_memory_allocated() - before
+    with profile(profile_memory=True) as seen:
+        call()
+    events = sorted(
+        (event for event in seen.kineto_results.events() if event.name() == "[memory]"),
+        key=lambda event: event.start_ns(),
+    )
+    return int(np.cumsum([0] + [event.nbytes() for event in events]).max())  # what is freed counts below 0
 
 
 def _wait(device: str) -> None:

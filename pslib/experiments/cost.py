@@ -7,7 +7,7 @@ read and printed by :mod:`pslib.experiments.cost_table`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pslib.errors import UserError, require_choice
-from pslib.evaluation.cost import Times, answer, fixed_boxes, images_of, parameter_count, peak_memory, take_turns
+from pslib.evaluation.cost import answer, fixed_boxes, images_of, parameter_count, peak_memory, take_turns
 from pslib.evaluation.fast import PRECISIONS, prepare
 from pslib.evaluation.flops import count_flops
 from pslib.experiments.cost_table import (
     COST_VERSION,
     PLAIN,
+    SEPARATE,
     clock_of,
     cost_records,
     measured_at,
@@ -35,6 +36,7 @@ from pslib.models.alignps import AlignPSConfig
 from pslib.models.backbones import STAGES
 from pslib.models.families import Config, build, without_download
 from pslib.models.nae import NAEConfig
+from pslib.models.proposals import ProposalConfig
 from pslib.models.roi_alignps import RoiAlignPSConfig
 from pslib.models.seqnet import SeqNetConfig
 from pslib.models.two_stage import TwoStageConfig
@@ -43,13 +45,12 @@ from pslib.training.recipe import COMPONENT_VERSIONS
 from pslib.training.recipes import make_recipe
 
 __all__ = [
-    "MODELS", "PLAIN", "TRAINING_ONLY", "Built", "bench_cost", "build_models", "clock_of", "cost_records",
+    "MODELS", "PLAIN", "SEPARATE", "TRAINING_ONLY", "Built", "bench_cost", "build_models", "clock_of", "cost_records",
     "measured_at", "precision_line", "preparing_lines", "reported_ratio", "run_cost", "stale_reason", "table_lines",
 ]  # fmt: skip
 
 IDENTITIES = 5532  # of CUHK-SYSU's training people
 SIZE, BOXES, PROPOSALS = (1500, 900), (6, 100, 20), 300
-ELSEWHERE, AS_BUILT = 1, 2  # turns at the other numbers of people, and of the models as they were built
 
 
 def _recipe(name: str, **changes: Any) -> Any:
@@ -60,12 +61,22 @@ def _pixels(config: NAEConfig) -> NAEConfig:
     return replace(config, roi=replace(config.roi, pixels=True))
 
 
+def _apart(dense: AlignPSConfig, nae: NAEConfig) -> RoiAlignPSConfig:
+    proposals = {item.name: getattr(nae, item.name) for item in fields(ProposalConfig)}
+    return RoiAlignPSConfig(**proposals, dense=dense, roi=nae.roi, shared=False, matching="iou")
+
+
 # What Table IX calls each model; the configuration that is timed, and the tiny profile's of the same kind.
 MODELS: dict[str, dict[str, Callable[[], Config]]] = {
     "AlignPS": {"paper": lambda: _recipe("alignps-paper"), "tiny": AlignPSConfig},
     "AlignPS+": {
         "paper": lambda: _recipe("alignps-plus-paper"),
         "tiny": lambda: AlignPSConfig(deformable_stages=STAGES),
+    },
+    # Table VI's two networks apart: both read the image, each detects, and their detections are matched.
+    SEPARATE: {
+        "paper": lambda: _apart(_recipe("alignps-paper"), _recipe("nae-paper")),
+        "tiny": lambda: _apart(AlignPSConfig(), NAEConfig()),
     },
     "ROI-AlignPS": {"paper": lambda: _recipe("roi-alignps-paper", mutual=()), "tiny": RoiAlignPSConfig},
     "NAE": {"paper": lambda: _recipe("nae-paper"), "tiny": NAEConfig},
@@ -138,10 +149,9 @@ def run_cost(
 ) -> dict[str, Any]:
     """Measure the ``models`` on one image of ``size`` (width, height) px; returns the record.
 
-    First an untimed call of every prepared model tells its peak memory; then the models take ``repeats`` turns at the
-    last number of ``boxes``, and :data:`ELSEWHERE` at the others, memory and time of the same calls.  FLOPs are counted
-    at each.  In float32 every model is timed as it was built, too, in :data:`AS_BUILT` of these turns: what preparing
-    gains it.  ``out`` is the JSON to write, in one piece.
+    At each number of ``boxes`` an untimed first call of every model tells its peak memory, then the models take
+    ``repeats`` turns; FLOPs are counted at each.  In float32 every model takes part as it was built, too, at the last
+    number of boxes: what preparing gains it.  ``out`` is the JSON to write, in one piece.
     """
     require_choice("precision", precision, PRECISIONS)
     if not models or not boxes or min(size) < 32:
@@ -152,34 +162,27 @@ def run_cost(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device} is not here: leave --device out to measure on the CPU.")
     (image,) = images_of([size], device)
-    main, others = boxes[-1], tuple(count for count in dict.fromkeys(boxes) if count != boxes[-1])
-    built = build_models(models, image, main, proposals, profile)
     rows: dict[str, dict[str, Any]] = {}
-    calls = {one.name: _call(prepare(one.plain, precision), image, main) for one in built}
-    for one in progress(built, "first calls"):
-        rows[one.name] = {
-            "peak_bytes": peak_memory(calls[one.name], device),  # also the call that warms up
-            "parameters": parameter_count(one.plain, TRAINING_ONLY.get(one.name, ())),
-            "flops": {str(main): one.flops},
-            "layers": _largest(one.by_module),
-        }
-    turns = dict.fromkeys(calls, repeats)
-    if precision == "float32":
-        for one in built:
-            name = f"{one.name}{PLAIN}"
-            calls[name], turns[name] = _call(one.plain, image, main), min(AS_BUILT, repeats)
-            rows[name] = {key: rows[one.name][key] for key in ("parameters", "flops")}
-    for name, times in take_turns(calls, turns, device, warm_ups=0).items():
-        rows[name] |= _measured(times)
-    calls.clear()
-    built.clear()
-    for count in progress(others, "other numbers of people") if others else ():
+    for count in reversed(dict.fromkeys(boxes)):  # the last number first: its rows are the table's own
+        at_last = count == boxes[-1]
         built = build_models(models, image, count, proposals, profile)
         calls = {one.name: _call(prepare(one.plain, precision), image, count) for one in built}
+        if at_last:
+            rows = {one.name: _counts(one) | {"layers": _largest(one.by_module)} for one in built}
+            if precision == "float32":
+                rows |= {f"{one.name}{PLAIN}": _counts(one) | {"flops": {str(count): one.flops}} for one in built}
+                calls |= {f"{one.name}{PLAIN}": _call(one.plain, image, count) for one in built}
         for one in built:
             rows[one.name]["flops"][str(count)] = one.flops
-        for name, times in take_turns(calls, min(ELSEWHERE, repeats), device, warm_ups=0, memory=True).items():
-            rows[name].setdefault("elsewhere", {})[str(count)] = _measured(times)
+        # Also the calls that warm up: what a library prepares for a shape it sees first is nobody's time.
+        first = progress(calls.items(), f"{count} people, first calls")
+        peaks = {name: peak_memory(call, device) for name, call in first}
+        for name, times in take_turns(calls, repeats, device, warm_ups=0, desc=f"{count} people, turns").items():
+            found = {"peak_bytes": peaks[name], "wall": _seconds(times.wall), "cpu": _seconds(times.cpu)}
+            if at_last:
+                rows[name] |= found
+            else:
+                rows[name].setdefault("elsewhere", {})[str(count)] = found
     record = {
         "version": COST_VERSION,
         "size": list(size),
@@ -216,10 +219,13 @@ def _call(model: nn.Module, image: Tensor, boxes: int) -> Callable[[], object]:
     return call
 
 
-def _measured(times: Times) -> dict[str, Any]:
-    """What a record holds of measured calls: seconds of each, and bytes at the peak where they were taken."""
-    found: dict[str, Any] = {kind: [round(seconds, 4) for seconds in getattr(times, kind)] for kind in ("wall", "cpu")}
-    return found | ({"peak_bytes": max(times.peak)} if times.peak else {})
+def _counts(one: Built) -> dict[str, Any]:
+    """What of a model is counted, not measured; its FLOPs at each number of boxes are still to come."""
+    return {"parameters": parameter_count(one.plain, TRAINING_ONLY.get(one.name, ())), "flops": {}}
+
+
+def _seconds(times: Sequence[float]) -> list[float]:
+    return [round(seconds, 4) for seconds in times]
 
 
 def _largest(by_module: Mapping[str, int], share: float = 0.02) -> dict[str, int]:

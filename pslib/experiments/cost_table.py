@@ -17,12 +17,13 @@ from pslib.experiments.reported import reported
 from pslib.training.recipe import COMPONENT_VERSIONS
 
 __all__ = [
-    "COST_VERSION", "PARTS", "PLAIN", "clock_of", "cost_records", "measured_at", "median_seconds", "precision_line",
-    "preparing_lines", "reported_ratio", "stale_reason", "table_lines",
+    "COST_VERSION", "PARTS", "PLAIN", "SEPARATE", "clock_of", "cost_records", "measured_at", "median_seconds",
+    "precision_line", "preparing_lines", "reported_ratio", "stale_reason", "table_lines",
 ]  # fmt: skip
 
-COST_VERSION = 2
+COST_VERSION = 3
 PLAIN = ", plain"  # after the name of a model that is timed as it was built
+SEPARATE = "AlignPS + NAE"  # two networks, as Table VI's first rows read them
 PARTS = ("ops", "model", "two_stage", "roi_branch")  # of COMPONENT_VERSIONS what a search at test runs through
 
 
@@ -41,12 +42,12 @@ def cost_records(folder: Path | None = None) -> dict[str, dict[str, Any]]:
 def stale_reason(record: Mapping[str, Any]) -> str:
     """Why a record no longer fits today's code, in one sentence that begins with STALE; empty where it fits.
 
-    >>> stale_reason({"version": 2, "provenance": {"components": {**COMPONENT_VERSIONS, "ops": 0}}})
+    >>> stale_reason({"version": 3, "provenance": {"components": {**COMPONENT_VERSIONS, "ops": 0}}})
     'STALE: ops changed since this was measured; run `pslib bench cost` with --out again.'
     """
     if record.get("version", 1) != COST_VERSION:
         return (
-            "STALE: measured before memory was that of the tensors, and time taken at every number of people; run "
+            "STALE: measured before every call had a first one untimed, and all numbers of people as many turns; run "
             "`pslib bench cost` with --out again."
         )
     made = record["provenance"]["components"]
@@ -57,7 +58,14 @@ def stale_reason(record: Mapping[str, Any]) -> str:
 
 
 def reported_ratio(name: str) -> float | None:
-    """Time of a model over AlignPS's in Table IX; None where the table lacks it or timed it on another GPU."""
+    """Time of a model over AlignPS's in Table IX; None where the table lacks it or timed it on another GPU.
+
+    The two networks of :data:`SEPARATE` stand in Table VI, which has the same AlignPS.
+    """
+    if name == SEPARATE:
+        apart = reported("alignps-table6")
+        times = [apart.value(row, "both", "time") for row in ("separate, concatenation", "separate, AlignPS")]
+        return times[0] / times[1]
     printed = reported("alignps-table9")
     if name not in printed.rows("both") or printed.cell(name, "both", "GPU") != "V100":
         return None
@@ -94,11 +102,10 @@ def table_lines(record: Mapping[str, Any]) -> list[str]:
     "ratio" is of the seconds shown, "elapsed" of those on the wall, "REPORTED" of times in Table IX; AlignPS being 1.
     """
     width, height = record["size"]
-    calls = sorted({len(row["wall"]) for row in record["models"].values()}, reverse=True)
     lines = [
         f"{width} x {height} px, {record['boxes'][-1]} people found, {record['proposals']} proposals where a model has "
         f"them; {record['precision']}, {record['provenance']['device']}, {record['threads']} threads, "
-        f"{clock_of(record)} seconds, median of {' or '.join(map(str, calls))}",
+        f"{clock_of(record)} seconds, median of {record['repeats']} calls",
         *([stale_reason(record)] if stale_reason(record) else []),
         *_block(record, record["boxes"][-1]),
     ]

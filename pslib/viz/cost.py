@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import cycle
 
 from matplotlib.figure import Figure
 
@@ -68,7 +69,7 @@ def ratios_figure(columns: Mapping[str, Mapping[str, float]]) -> Figure:
     >>> len(ratios_figure({"paper": {"NAE": 1.4}, "ours": {"NAE": 1.2, "OIM": 1.3}}).axes[0].get_yticks())
     2
     """
-    styles = (("vermillion", "s"), ("blue", "o"), ("green", "^"), ("black", "D"))
+    styles = cycle(zip(("vermillion", "blue", "green", "black", "purple", "orange", "sky"), "so^Dv<p", strict=True))
     names = list(dict.fromkeys(name for values in columns.values() for name in values))
     fig, ax = new_figure(7.0, 0.9 + 0.32 * len(names))
     for (label, values), (color, mark) in zip(columns.items(), styles, strict=False):

@@ -9,13 +9,17 @@ import torch
 from torchvision.ops import box_iou
 from toy_sets import toy_batch
 
+from pslib import paths
 from pslib.data.annotations import UNLABELLED
+from pslib.data.loading import load, read_image
+from pslib.data.transforms import TestTransform
 from pslib.errors import UserError
 from pslib.models import roi_branch as module
 from pslib.models.backbones import build_backbone
 from pslib.models.batching import batch_images
 from pslib.models.proposals import match_rois, sample_rois
 from pslib.models.roi_branch import RoiBranch, RoiBranchConfig
+from pslib.training.checkpoints import load_model
 
 IDENTITIES = 6
 SMALL = RoiBranchConfig(dim=16, queue_size=8)
@@ -155,6 +159,26 @@ def test_boxes_learn_to_move_onto_people_in_few_steps_of_adam_without_the_norm_o
         before, after = (box_iou(found, people).diagonal().mean().item() for found in (boxes, moved))
         gained[norm] = after - before
     assert gained[False] > 0.25 and gained[True] < 0.1, gained
+
+
+def test_the_committed_weights_move_boxes_onto_people_of_the_test_set():
+    """Boxes up to 15 % of their size off on every side."""
+    model = load_model(paths.weights_dir() / "roi-alignps-cuhk-sysu.safetensors").eval()
+    frames = load("cuhk-sysu", paths.synthetic_dir("tiny") / "cuhk-sysu", "test").frames[:24]
+    people = [torch.from_numpy(frame.boxes) for frame in frames]
+    dice = torch.Generator().manual_seed(0)
+    off = [one + _sides(one) * (0.3 * torch.rand(one.shape, generator=dice) - 0.15) for one in people]
+    with torch.no_grad():
+        _, _, trunk = model.look([TestTransform()(read_image(frame.path))[0] for frame in frames])
+        deltas = model.roi.read(trunk, off).deltas
+    moved = model.roi.box_coder.decode_single(deltas, torch.cat(off))
+    before, after = (box_iou(found, torch.cat(people)).diagonal().mean().item() for found in (torch.cat(off), moved))
+    assert after > before + 0.02, (before, after)
+
+
+def _sides(boxes):
+    """Width, height, width and height of boxes (N, 4) xyxy."""
+    return (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
 
 
 # Background, people, and what is neither.

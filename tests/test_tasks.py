@@ -3,10 +3,14 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
+from toy_sets import toy_split
 
-from pslib.evaluation.readout import fresh_towers, layer_features
+from pslib.evaluation.gallery import embed_gallery
+from pslib.evaluation.readout import ReadOut, fresh_towers, layer_features, layer_search, readout_layers
+from pslib.evaluation.search import search
 from pslib.evaluation.statistics import Interval
 from pslib.experiments.lookup import LostRun
 from pslib.experiments.rows import RecordedRow
@@ -176,6 +180,23 @@ def test_fresh_towers_are_read_beside_the_model(structure):
     assert all(torch.equal(copied[f"copy {depth}"], alone[f"class {depth}"]) for depth in (1, 2))
     again = fresh_towers(model, 2)["random_1"]
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), beside["random_1"].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("levels", [("P3",), ("P3", "P4", "P5")])
+def test_reading_out_on_the_way_changes_no_answer(levels):
+    model = AlignPS(AlignPSConfig(levels=levels, class_threshold=0.0), 3).eval()
+    data, reader = toy_split("test"), ReadOut(model)
+    plain, read = embed_gallery(model, data), embed_gallery(reader, data)
+    for mine, its in ((read.detections, plain.detections), (read.ground_truth, plain.ground_truth)):
+        for name in ("frame", "boxes", "scores", "embeddings"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(its, name))
+    found = reader.search(data, "TestG50")
+    queries = plain.of_queries(data.protocols["TestG50"])
+    direct = search(data.protocols["TestG50"], plain.ground_truth, queries, num_frames=len(data.frames)).ap
+    np.testing.assert_array_equal(found["embedding"], direct)
+    again = layer_search(model, data, "TestG50")
+    assert list(found) == list(again) == [*readout_layers(model), "embedding"]
+    assert all(np.array_equal(found[name], again[name]) for name in found)
 
 
 def texts(fig) -> list[list[str]]:

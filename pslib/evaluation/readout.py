@@ -5,24 +5,23 @@ to them ("task misalignment"), and orders its tasks accordingly (Fig. 8, Table I
 nothing being trained for it: the features at the cell of each annotated box, standardised, compared by cosine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pslib.data.annotations import PersonSearchSet
-from pslib.data.loading import read_image
-from pslib.data.transforms import TestTransform
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.embed import ground_truth_queries
+from pslib.evaluation.gallery import embed_gallery, similarity_of
 from pslib.evaluation.search import search
 from pslib.models.alignps import AlignPS
 from pslib.models.batching import batch_images
 from pslib.models.fcos import tower
-from pslib.progress import progress
 
-__all__ = ["readout_layers", "fresh_towers", "layer_features", "layer_search"]
+__all__ = ["ReadOut", "readout_layers", "fresh_towers", "layer_features", "layer_search"]
 
 
 def readout_layers(model: AlignPS, beside: Mapping[str, nn.Module] | None = None) -> dict[str, list[nn.Module]]:
@@ -55,42 +54,93 @@ def fresh_towers(model: AlignPS, count: int, seed: int = 0) -> dict[str, nn.Sequ
     return {f"random_{number}": one for number, one in enumerate(made)}
 
 
-@torch.no_grad()
+class ReadOut:
+    """A model to evaluate that writes down, on the way, what every layer behind its neck says of the boxes it embeds.
+
+    Args:
+        model: who answers; its answers are not touched.
+        beside: towers (:func:`fresh_towers`) that are handed what the class tower is handed, and read like it.
+
+    :func:`pslib.evaluation.gallery.embed_gallery` runs it over a set in place of the model; :meth:`search` is for then.
+    """
+
+    def __init__(self, model: AlignPS, beside: Mapping[str, nn.Module] | None = None):
+        self.model, self.beside, self.similarity = model, dict(beside or {}), similarity_of(model)
+        self.features: list[dict[str, Tensor]] = []  # of each batch, by layer, (N, C)
+
+    @torch.no_grad()
+    def detect_and_embed(
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor]
+    ) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
+        """As :meth:`AlignPS.detect_and_embed`; ``features`` gets one entry more."""
+        model, batch = self.model, batch_images(images, multiple=self.model.backbone.strides[-1])
+        with self._listening() as seen:
+            dense = model.dense(batch)
+        counts = [len(one) for one in boxes]
+        cells = torch.cat([model.best_cells(dense, image, one) for image, one in enumerate(boxes)])
+        rows = torch.arange(len(boxes)).repeat_interleave(torch.tensor(counts)).to(cells.device)
+        features = {name: _cells_of(maps)[rows, cells] for name, maps in seen.items()}
+        features["embedding"] = model.normalize(dense.embeddings[rows, cells])
+        self.features.append({name: layer.cpu() for name, layer in features.items()})
+        return model.detect(dense, batch.sizes), list(features["embedding"].split(counts))
+
+    @contextmanager
+    def _listening(self) -> Iterator[dict[str, list[Tensor]]]:
+        """The maps that every layer puts out within, a list of levels each."""
+        seen: dict[str, list[Tensor]] = {}
+
+        def run_beside(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            for one in self.beside.values():
+                one(*inputs)
+
+        handles = [
+            module.register_forward_hook(
+                lambda _module, _inputs, output, name=name: seen.setdefault(name, []).append(output)
+            )
+            for name, modules in readout_layers(self.model, self.beside).items()
+            for module in modules
+        ]
+        handles.append(self.model.head.class_tower.register_forward_hook(run_beside))
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def search(self, data: PersonSearchSet, protocol: str) -> dict[str, np.ndarray]:
+        """Average precision (Q,) of every query with ground-truth boxes, by each layer of what was read of ``data``.
+
+        Each channel is standardised over the set's boxes: features behind a ReLU are all positive and would share one
+        direction.  ``embedding`` is compared as it is.
+        """
+        found = {}
+        for name in self.features[0]:
+            features = torch.cat([part[name] for part in self.features]).float()
+            if name != "embedding":
+                features = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
+            gallery = Detections.from_ground_truth(data.frames, nn.functional.normalize(features, dim=1).numpy())
+            queries = ground_truth_queries(data.protocols[protocol], gallery)
+            found[name] = search(data.protocols[protocol], gallery, queries, num_frames=len(data.frames)).ap
+        return found
+
+
+def _cells_of(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (B, C, H, W) of all levels as (B, A, C); of one level a view, which costs nothing."""
+    levels = [level.flatten(2).transpose(1, 2) for level in maps]
+    return levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
+
+
 def layer_features(
     model: AlignPS, images: Sequence[Tensor], boxes: Sequence[Tensor], beside: Mapping[str, nn.Module] | None = None
 ) -> dict[str, Tensor]:
     """Features (N, C) of all N boxes at every layer, and under ``embedding`` what the model itself compares.
 
     ``images`` are (3, H, W) tensors, ``boxes`` one (n, 4) xyxy tensor an image in px.  Each box is read at the cell it
-    is embedded from (:meth:`AlignPS.best_cells`), on the level of that cell.  The towers ``beside`` are handed what the
-    class tower is handed, and are read like it; the model does not hear of them.
+    is embedded from (:meth:`AlignPS.best_cells`), on the level of that cell.  ``beside`` as :class:`ReadOut` has it.
     """
-    seen: dict[str, list[Tensor]] = {}
-
-    def run_beside(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        for one in (beside or {}).values():
-            one(*inputs)
-
-    handles = [
-        module.register_forward_hook(
-            lambda _module, _inputs, output, name=name: seen.setdefault(name, []).append(output)
-        )
-        for name, modules in readout_layers(model, beside).items()
-        for module in modules
-    ]
-    handles.append(model.head.class_tower.register_forward_hook(run_beside))
-    try:
-        dense = model.dense(batch_images(images, multiple=model.backbone.strides[-1]))
-    finally:
-        for handle in handles:
-            handle.remove()
-    cells = torch.cat([model.best_cells(dense, image, one) for image, one in enumerate(boxes)])
-    rows = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(one) for one in boxes]))
-    features = {
-        name: torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)[rows, cells]  # of (B, A, C)
-        for name, maps in seen.items()
-    }
-    return features | {"embedding": model.normalize(dense.embeddings[rows, cells])}
+    reader = ReadOut(model, beside)
+    reader.detect_and_embed(images, boxes)
+    return reader.features[0]
 
 
 def layer_search(
@@ -98,26 +148,9 @@ def layer_search(
     data: PersonSearchSet,
     protocol: str,
     test_size: tuple[int, int] | None = None,
-    batch_size: int = 8,
     beside: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Average precision (Q,) of every query with ground-truth boxes, by the features of each layer.
-
-    Each channel is standardised over the set's boxes: features behind a ReLU are all positive and would share one
-    direction.  ``embedding`` is compared as it is.  ``beside`` as in :func:`layer_features`.
-    """
-    transform, parts = TestTransform(test_size), []
-    for start in progress(range(0, len(data.frames), batch_size), desc="read out layers"):
-        frames = data.frames[start : start + batch_size]
-        images, scales = zip(*(transform(read_image(frame.path)) for frame in frames), strict=True)
-        boxes = [torch.from_numpy(frame.boxes) * scale for frame, scale in zip(frames, scales, strict=True)]
-        parts.append(layer_features(model, images, boxes, beside))
-    found = {}
-    for name in parts[0]:
-        features = torch.cat([part[name] for part in parts]).float()
-        if name != "embedding":
-            features = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
-        gallery = Detections.from_ground_truth(data.frames, nn.functional.normalize(features, dim=1).numpy())
-        queries = ground_truth_queries(data.protocols[protocol], gallery)
-        found[name] = search(data.protocols[protocol], gallery, queries, num_frames=len(data.frames)).ap
-    return found
+    """:meth:`ReadOut.search` for a set that ``model`` has still to be run over."""
+    reader = ReadOut(model, beside)
+    embed_gallery(reader, data, test_size=test_size, desc="read out layers")
+    return reader.search(data, protocol)

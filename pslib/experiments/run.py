@@ -19,8 +19,8 @@ from pslib.data.validation import carve_fold
 from pslib.errors import NotFiniteError, UserError
 from pslib.evaluation.cbgm import ContextMatching
 from pslib.evaluation.detection import detection_metrics
-from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
-from pslib.evaluation.readout import layer_search
+from pslib.evaluation.gallery import GalleryEmbeddings, SearchModel, embed_gallery
+from pslib.evaluation.readout import ReadOut
 from pslib.evaluation.sampling import has_sampling_points, sampling_spread
 from pslib.evaluation.search import search
 from pslib.experiments.records import (
@@ -154,7 +154,7 @@ def _validator(recipe: Recipe, data: PersonSearchSet | None, device: str):
 
 
 def evaluate_test(
-    model: nn.Module,
+    model: SearchModel,
     recipe: Recipe,
     data: PersonSearchSet,
     device: str = "cpu",
@@ -176,7 +176,7 @@ def evaluate_test(
 
 
 def _evaluate(
-    model: nn.Module, recipe: Recipe, data: PersonSearchSet, device: str, cbgm: ContextMatching | None
+    model: SearchModel, recipe: Recipe, data: PersonSearchSet, device: str, cbgm: ContextMatching | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     embeddings = embed_gallery(model, data, device=device, test_size=recipe.test_size, desc="test")
     scalars, arrays = measure(data, embeddings, recipe.search_threshold, cbgm)
@@ -189,10 +189,13 @@ def _evaluate(
     return scalars, arrays
 
 
-def look_inside(model: AlignPS, recipe: Recipe, data: PersonSearchSet) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a record keeps of the network itself: re-id read out at every layer, the reach of its sampling points."""
-    protocol = main_protocol(data)
-    arrays = {f"readout/{name}": ap for name, ap in layer_search(model, data, protocol, recipe.test_size).items()}
+def look_inside(reader: ReadOut, recipe: Recipe, data: PersonSearchSet) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a record keeps of the network itself: re-id read out at every layer, the reach of its sampling points.
+
+    ``reader`` has been run over ``data``.
+    """
+    model = reader.model.cpu()
+    arrays = {f"readout/{name}": ap for name, ap in reader.search(data, main_protocol(data)).items()}
     scalars = {"readout": {name.removeprefix("readout/"): 100 * float(ap.mean()) for name, ap in arrays.items()}}
     if has_sampling_points(model):
         frames = range(0, len(data.frames), max(1, len(data.frames) // SAMPLED_FRAMES))
@@ -269,10 +272,12 @@ def run(
         )
         trained = time.perf_counter()
         test = test and not path.exists()
-        results, arrays = evaluate_test(model, recipe, data.test, device) if test else ({}, {})
+        # One pass over the test set serves its measurements and the read-out of the layers.
+        reader = ReadOut(model) if inside and isinstance(model, AlignPS) else None
+        results, arrays = evaluate_test(reader or model, recipe, data.test, device) if test else ({}, {})
         tested = time.perf_counter()
-        if test and inside and isinstance(model, AlignPS):
-            scalars, more = look_inside(model.cpu(), recipe, data.test)
+        if test and reader is not None:
+            scalars, more = look_inside(reader, recipe, data.test)
             results, arrays = results | scalars, arrays | more
     except NotFiniteError as error:
         curves = error.curves if isinstance(error, DivergedError) else curves

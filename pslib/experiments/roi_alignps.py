@@ -22,9 +22,9 @@ STRATEGIES = {"mi": "information", "kl": "kl", "dv": "diversity"}  # names of th
 # Of 0.2 and 0.04, for each alone, what searches better by both branches among validation people (seed 0, CUHK-SYSU's
 # layout, after 1080 steps; data/trials.json).
 MUTUAL_WEIGHTS = {
-    "information": RECIPES["roi-alignps"].weights.mutual_information,
-    "kl": 0.04,
-    "diversity": 0.04,
+    "information": RECIPES["roi-alignps"].weights.mutual_information,  # 58.2 with 0.04, 53.4 with 0.2
+    "kl": 0.04,  # 57.1 against 56.2
+    "diversity": 0.2,  # 57.5 against 57.3
 }
 
 

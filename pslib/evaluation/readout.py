@@ -17,7 +17,7 @@ from pslib.evaluation.detections import Detections
 from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.gallery import embed_gallery, similarity_of
 from pslib.evaluation.search import search
-from pslib.models.alignps import AlignPS
+from pslib.models.alignps import AlignPS, rows_of_cells
 from pslib.models.batching import batch_images
 from pslib.models.fcos import tower
 
@@ -79,7 +79,7 @@ class ReadOut:
         counts = [len(one) for one in boxes]
         cells = torch.cat([model.best_cells(dense, image, one) for image, one in enumerate(boxes)])
         rows = torch.arange(len(boxes)).repeat_interleave(torch.tensor(counts)).to(cells.device)
-        features = {name: _cells_of(maps)[rows, cells] for name, maps in seen.items()}
+        features = {name: rows_of_cells(maps)[rows, cells] for name, maps in seen.items()}
         features["embedding"] = model.normalize(dense.embeddings[rows, cells])
         self.features.append({name: layer.cpu() for name, layer in features.items()})
         return model.detect(dense, batch.sizes), list(features["embedding"].split(counts))
@@ -122,12 +122,6 @@ class ReadOut:
             queries = ground_truth_queries(data.protocols[protocol], gallery)
             found[name] = search(data.protocols[protocol], gallery, queries, num_frames=len(data.frames)).ap
         return found
-
-
-def _cells_of(maps: Sequence[Tensor]) -> Tensor:
-    """Maps (B, C, H, W) of all levels as (B, A, C); of one level a view, which costs nothing."""
-    levels = [level.flatten(2).transpose(1, 2) for level in maps]
-    return levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
 
 
 def layer_features(

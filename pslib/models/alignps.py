@@ -30,7 +30,7 @@ from pslib.models.deformable import deform_last, random_offsets
 from pslib.models.fcos import FCOSHead, decode_ltrb, level_points, tower
 from pslib.models.neck import LEVELS, AlignedFeatureAggregation
 
-__all__ = ["STRUCTURES", "AlignPSConfig", "DenseOutput", "AlignPS"]
+__all__ = ["STRUCTURES", "AlignPSConfig", "DenseOutput", "AlignPS", "rows_of_cells"]
 
 @dataclass(frozen=True)
 class DenseOutput:
@@ -150,10 +150,10 @@ class AlignPS(nn.Module):
         sizes = [tuple(x.shape[-2:]) for x in embeddings]
         ranges = [_at_cells(ends, sizes, device) for ends in zip(*bounds[: len(sizes)], strict=True)]
         return DenseOutput(
-            class_logits=_rows([head.class_logits for head in heads]).squeeze(-1),
-            centerness_logits=_rows([head.centerness_logits for head in heads]).squeeze(-1),
-            ltrb=_rows([head.ltrb for head in heads]),
-            embeddings=_rows(embeddings),
+            class_logits=rows_of_cells([head.class_logits for head in heads]).squeeze(-1),
+            centerness_logits=rows_of_cells([head.centerness_logits for head in heads]).squeeze(-1),
+            ltrb=rows_of_cells([head.ltrb for head in heads]),
+            embeddings=rows_of_cells(embeddings),
             points=torch.cat([level_points(h, w, s, device) for (h, w), s in zip(sizes, strides, strict=True)]),
             strides=_at_cells([float(stride) for stride in strides], sizes, device),
             ranges=torch.stack(ranges, dim=1),
@@ -293,6 +293,6 @@ def _at_cells(values: Sequence[float], sizes: Sequence[tuple[int, int]], device:
     return torch.cat([torch.full((h * w,), x, device=device) for (h, w), x in zip(sizes, values, strict=True)])
 
 
-def _rows(maps: Sequence[Tensor]) -> Tensor:
+def rows_of_cells(maps: Sequence[Tensor]) -> Tensor:
     """Maps (B, C, H, W) of all levels as rows of cells: (B, A, C)."""
     return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)

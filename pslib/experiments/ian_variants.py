@@ -29,6 +29,7 @@ _VGG_FINE = Schedule(steps=400, batch_size=4, learning_rate=1e-4, policy="steps"
 _LEG = Schedule(steps=200, batch_size=4, learning_rate=1e-4, policy="steps", milestones=(), warmup_steps=0)
 
 _LONG = three_steps(TwoStageConfig(), "two-stage-long")
+_SOFTMAX = three_steps(TwoStageConfig(rss_samples=None), "softmax-long")
 _DEEP = three_steps(TwoStageConfig(backbone="tiny-deep"), "deep")
 # VGGNet has dropout behind fc6, fc7 and feat, and a ReLU on feat.
 _PLAIN = TwoStageConfig(backbone="tiny-vgg", feature_relu=True, fc_width=512, embedding_dim=128)
@@ -52,6 +53,7 @@ VARIANTS: dict[str, Recipe] = {
     "e2e-ps-long": fine_tuned(_LONG, "e2e-ps-long"),
     "ian-long": fine_tuned(_LONG, "ian-long", center=CENTER_WEIGHT),
     "jdi-ps": RECIPES["jdi-ps"],
+    "softmax-long": fine_tuned(_SOFTMAX, "softmax-long"),
     "e2e-deep": fine_tuned(_DEEP, "e2e-deep"),
     "ian-deep": fine_tuned(_DEEP, "ian-deep", center=CENTER_WEIGHT),
     "ian-all-boxes": fine_tuned(_DEEP, "ian-all-boxes", center=CENTER_WEIGHT, model__center_boxes="all"),

@@ -88,7 +88,9 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
 
 def _two_stage_at(recipe: Recipe, profile: str) -> Recipe:
     """The same for a chain of recipes of a two-stage model, part by part: frames and strides double."""
-    factor = STEPS_FACTOR[profile]
+    factor, changes = STEPS_FACTOR[profile], dict(TWO_STAGE_CHANGES[profile])
+    if recipe.model.rss_samples is None:  # a full softmax stays one
+        del changes["model__rss_samples"]
     return recipe.with_(
         profile=profile,
         start=at_profile(recipe.start, profile) if recipe.start else None,
@@ -98,7 +100,7 @@ def _two_stage_at(recipe: Recipe, profile: str) -> Recipe:
         schedule__steps=factor * recipe.schedule.steps,
         schedule__first_step=factor * recipe.schedule.first_step,
         schedule__warmup_steps=factor * recipe.schedule.warmup_steps,
-        **TWO_STAGE_CHANGES[profile],
+        **changes,
     )
 
 

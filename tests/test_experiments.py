@@ -88,6 +88,8 @@ def test_a_larger_profile_changes_the_model_and_the_sizes():
     assert small.profile == "small" and small.model.backbone == "resnet18"
     assert small.image_sizes[0] == tuple(2 * side for side in VARIANTS["p3-multiscale"].image_sizes[0])
     assert at_profile(VARIANTS["alignps"], "tiny") == VARIANTS["alignps"]
+    samples = {name: at_profile(VARIANTS[name], "small").model.rss_samples for name in ("e2e-ps-long", "softmax-long")}
+    assert samples["e2e-ps-long"] == 256 and samples["softmax-long"] is None  # a full softmax stays one
 
 
 def test_mistakes_name_what_is_near():

@@ -22,14 +22,18 @@ from pslib.experiments.cost_table import (
     COST_VERSION,
     PLAIN,
     SEPARATE,
+    Ratio,
     clock_of,
     cost_records,
     measured_at,
     precision_line,
     preparing_lines,
+    record_label,
     reported_ratio,
     stale_reason,
+    standing,
     table_lines,
+    time_ratio,
 )
 from pslib.experiments.records import provenance, write_json
 from pslib.models.alignps import AlignPSConfig
@@ -45,8 +49,9 @@ from pslib.training.recipe import COMPONENT_VERSIONS
 from pslib.training.recipes import make_recipe
 
 __all__ = [
-    "MODELS", "PLAIN", "SEPARATE", "TRAINING_ONLY", "Built", "bench_cost", "build_models", "clock_of", "cost_records",
-    "measured_at", "precision_line", "preparing_lines", "reported_ratio", "run_cost", "stale_reason", "table_lines",
+    "MODELS", "PLAIN", "SEPARATE", "TRAINING_ONLY", "Built", "Ratio", "bench_cost", "build_models", "clock_of",
+    "cost_records", "measured_at", "precision_line", "preparing_lines", "record_label", "reported_ratio", "run_cost",
+    "stale_reason", "standing", "table_lines", "time_ratio",
 ]  # fmt: skip
 
 IDENTITIES = 5532  # of CUHK-SYSU's training people

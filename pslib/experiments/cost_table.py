@@ -2,14 +2,16 @@
 
 A row is a prepared model, or with :data:`PLAIN` after its name the same model as it was built.  It holds seconds of
 each call and bytes at the peak, measured at the last number of ``boxes``; under ``elsewhere`` the same at the others.
+All models took turns, so their k-th calls are of one time, and two models are compared turn by turn.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import quantile_test
 
 from pslib import paths
 from pslib.errors import UserError
@@ -17,14 +19,26 @@ from pslib.experiments.reported import reported
 from pslib.training.recipe import COMPONENT_VERSIONS
 
 __all__ = [
-    "COST_VERSION", "PARTS", "PLAIN", "SEPARATE", "clock_of", "cost_records", "measured_at", "median_seconds",
-    "precision_line", "preparing_lines", "reported_ratio", "stale_reason", "table_lines",
+    "COST_VERSION", "PARTS", "PLAIN", "SEPARATE", "Ratio", "clock_of", "cost_records", "measured_at", "median_seconds",
+    "precision_line", "preparing_lines", "record_label", "reported_ratio", "stale_reason", "standing", "table_lines",
+    "time_ratio",
 ]  # fmt: skip
 
 COST_VERSION = 3
 PLAIN = ", plain"  # after the name of a model that is timed as it was built
 SEPARATE = "AlignPS + NAE"  # two networks, as Table VI's first rows read them
 PARTS = ("ops", "model", "two_stage", "roi_branch")  # of COMPONENT_VERSIONS what a search at test runs through
+
+
+class Ratio(NamedTuple):
+    """Median of the ratios within turns, and its 95 % interval: the range of the turns where they are under six."""
+
+    middle: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def cost_records(folder: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -96,16 +110,75 @@ def median_seconds(
     return None if found is None else float(np.median(found[clock or clock_of(record)]))
 
 
+def time_ratio(
+    record: Mapping[str, Any],
+    name: str,
+    over: str = "AlignPS",
+    boxes: int | None = None,
+    clock: str | None = None,
+) -> Ratio | None:
+    """Time of ``name`` over that of ``over``, turn by turn; None where one of the two was not measured.
+
+    With ``boxes`` people and by the ``clock`` ("cpu" or "wall"), the record's own unless told.  The interval is that of
+    the turns' order statistics: it supposes nothing about how times scatter.
+
+    >>> seconds = {"AlignPS": [1, 2, 1], "NAE": [2, 6, 1]}
+    >>> rows = {name: {"cpu": values} for name, values in seconds.items()}
+    >>> str(time_ratio({"boxes": [20], "provenance": {"device": "cpu"}, "models": rows}, "NAE"))
+    '2.00 [1.00, 3.00]'
+    """
+    ours, theirs = (measured_at(record, one, boxes) for one in (over, name))
+    if ours is None or theirs is None:
+        return None
+    clock = clock or clock_of(record)
+    turns = np.array([other / own for other, own in zip(theirs[clock], ours[clock], strict=True)])
+    interval = quantile_test(turns, p=0.5).confidence_interval(0.95)
+    known = np.isfinite([interval.low, interval.high]).all()
+    low, high = (interval.low, interval.high) if known else (turns.min(), turns.max())
+    return Ratio(float(np.median(turns)), float(low), float(high))
+
+
+def standing(ratios: Mapping[str, Ratio | float], rivals: Sequence[str]) -> str:
+    """Which of the ``rivals`` that have a ratio AlignPS is below, which it cannot be told from, and which are below it.
+
+    >>> standing({"NAE": Ratio(1.4, 1.2, 1.6), "OIM": Ratio(1.1, 0.9, 1.3)}, ("NAE", "OIM", "SeqNet"))
+    'AlignPS is below 1 of 2 rivals (NAE), level with OIM'
+    >>> standing({"NAE": 0.9}, ("NAE",))
+    'AlignPS is below 0 of 1 rivals, above NAE'
+    """
+    ends = {name: ratios[name] for name in rivals if name in ratios}
+    low, high = ({name: one[end] if isinstance(one, Ratio) else one for name, one in ends.items()} for end in (1, 2))
+    below, above = [name for name in ends if low[name] > 1], [name for name in ends if high[name] < 1]
+    level = [name for name in ends if name not in below and name not in above]
+    parts = (
+        f" ({'; '.join(below)})" if below else "",
+        *(f", {words} {'; '.join(names)}" for words, names in (("level with", level), ("above", above)) if names),
+    )
+    return f"AlignPS is below {len(below)} of {len(ends)} rivals" + "".join(parts)
+
+
+def record_label(record: Mapping[str, Any]) -> str:
+    """What was measured on, and whether it still holds, for a legend.
+
+    >>> record_label({"size": [1500, 900], "precision": "float32", "provenance": {"device": "cpu"}})
+    '1500 px, float32, cpu (RECORDED, STALE)'
+    """
+    stale = ", STALE" if stale_reason(record) else ""
+    return f"{record['size'][0]} px, {record['precision']}, {record['provenance']['device']} (RECORDED{stale})"
+
+
 def table_lines(record: Mapping[str, Any]) -> list[str]:
     """A record as lines of aligned text, a model each, first with the last number of people, then with the others.
 
-    "ratio" is of the seconds shown, "elapsed" of those on the wall, "REPORTED" of times in Table IX; AlignPS being 1.
+    "ratio" is :func:`time_ratio` to AlignPS, "low" and "high" its interval, "elapsed" the same ratio of the seconds on
+    the wall, and "REPORTED" of times in Table IX; "s" are seconds by the record's own clock.
     """
     width, height = record["size"]
     lines = [
         f"{width} x {height} px, {record['boxes'][-1]} people found, {record['proposals']} proposals where a model has "
         f"them; {record['precision']}, {record['provenance']['device']}, {record['threads']} threads, "
-        f"{clock_of(record)} seconds, median of {record['repeats']} calls",
+        f"{clock_of(record)} seconds; medians of {record['repeats']} turns, ratios within each, with "
+        + ("their range" if record["repeats"] < 6 else "a 95 % interval"),
         *([stale_reason(record)] if stale_reason(record) else []),
         *_block(record, record["boxes"][-1]),
     ]
@@ -117,22 +190,18 @@ def table_lines(record: Mapping[str, Any]) -> list[str]:
 
 def _block(record: Mapping[str, Any], boxes: int) -> list[str]:
     """The lines of one number of people: a head, then the prepared models, then those as built."""
-    words = ("s", "quickest", "slowest", "ratio", "elapsed", "REPORTED", "GFLOPs", "peak MB", "M weights")
+    words = ("s", "ratio", "low", "high", "elapsed", "REPORTED", "GFLOPs", "peak MB", "M weights")
     lines = [f"  {'':<20}" + "".join(f"{word:>10}" for word in words)]
-    own = {clock: median_seconds(record, "AlignPS", boxes, clock) for clock in ("wall", "cpu")}
-    clock = clock_of(record)
     for name in sorted(record["models"], key=lambda name: name.endswith(PLAIN)):
         row, found, claim = record["models"][name], measured_at(record, name, boxes), reported_ratio(name)
         if found is None:
             continue
-        flops = row["flops"][str(boxes)]
-        seconds = {kind: float(np.median(found[kind])) for kind in ("wall", "cpu")}
+        flops, ratio = row["flops"][str(boxes)], time_ratio(record, name, boxes=boxes)
+        elapsed = time_ratio(record, name, boxes=boxes, clock="wall")
         cells = (
-            f"{seconds[clock]:.3f}",
-            f"{min(found[clock]):.3f}",
-            f"{max(found[clock]):.3f}",
-            f"{seconds[clock] / own[clock]:.2f}" if own[clock] else "-",
-            f"{seconds['wall'] / own['wall']:.2f}" if own["wall"] else "-",
+            f"{median_seconds(record, name, boxes):.3f}",
+            *([f"{value:.2f}" for value in ratio] if ratio else "---"),
+            f"{elapsed.middle:.2f}" if elapsed else "-",
             f"{claim:.2f}" if claim else "-",
             f"{flops / 1e9:.{0 if flops > 1e11 else 2}f}",
             f"{found['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in found else "-",
@@ -143,26 +212,29 @@ def _block(record: Mapping[str, Any], boxes: int) -> list[str]:
 
 
 def preparing_lines(record: Mapping[str, Any]) -> list[str]:
-    """What preparing saves each model, and the times over AlignPS's with all prepared and with all as built.
+    """What preparing saves each model and costs it in memory, and times over AlignPS's, all prepared and all as built.
 
-    Empty where the record has no model as it was built.
+    Times are :func:`time_ratio`.  Empty where the record has no model as it was built.
     """
     both = [name for name in record["models"] if f"{name}{PLAIN}" in record["models"]]
     if "AlignPS" not in both:
         return []
-    second = {name: median_seconds(record, name) or 0.0 for name in record["models"]}
+    saved = {name: time_ratio(record, name, f"{name}{PLAIN}") for name in both}
+    held = {name: [record["models"][name + mark]["peak_bytes"] / 1e6 for mark in (PLAIN, "")] for name in both}
     lines = [
-        "what preparing saves: "
-        + ", ".join(f"{name} {100 * (1 - second[name] / second[name + PLAIN]):.0f} %" for name in both)
+        *([stale_reason(record)] if stale_reason(record) else []),
+        "time prepared over time as built: " + ", ".join(f"{name} {ratio}" for name, ratio in saved.items()),
+        "peak memory, as built to prepared, MB: "
+        + ", ".join(f"{name} {plain:.0f} to {ready:.0f}" for name, (plain, ready) in held.items()),
     ]
     for words, mark in (("all prepared", ""), ("all as built", PLAIN)):
-        ratios = (f"{name} {second[name + mark] / second['AlignPS' + mark]:.2f}" for name in both if name != "AlignPS")
+        ratios = (f"{name} {time_ratio(record, name + mark, 'AlignPS' + mark)}" for name in both if name != "AlignPS")
         lines.append(f"time over AlignPS's, {words}: " + ", ".join(ratios))
     return lines
 
 
 def precision_line(record: Mapping[str, Any], full: Mapping[str, Any]) -> str:
-    """Seconds of a record in half precision over those of ``full`` in float32, by model.
+    """Seconds of a record in half precision over those of ``full`` in float32, by model: medians, two runs.
 
     Empty unless all else is alike: device, machine, threads, size, boxes and proposals.
     """

@@ -10,6 +10,8 @@ from pslib.viz.figures import PALETTE, new_figure
 
 __all__ = ["parts_figure", "parts_of", "ratios_figure", "ratios_text"]
 
+Measured = float | tuple[float, float, float]  # or a middle with a low and a high end
+
 
 def parts_of(by_module: Mapping[str, int], depth: int = 3) -> dict[str, int]:
     """FLOPs of the parts that together make up a model, in the order they run, from counts of nested modules.
@@ -63,37 +65,51 @@ def parts_figure(panels: Mapping[str, Mapping[str, int]], floor: float = 0.005) 
     return fig
 
 
-def ratios_figure(columns: Mapping[str, Mapping[str, float]]) -> Figure:
+def ratios_figure(columns: Mapping[str, Mapping[str, Measured]]) -> Figure:
     """Ratio of each model to AlignPS (a dashed line at 1), a mark for each of ``columns`` that has the model.
 
-    >>> len(ratios_figure({"paper": {"NAE": 1.4}, "ours": {"NAE": 1.2, "OIM": 1.3}}).axes[0].get_yticks())
+    A ratio is a number, or (middle, low, high), which is drawn with a line from low to high.
+
+    >>> len(ratios_figure({"paper": {"NAE": 1.4}, "ours": {"NAE": (1.2, 1.1, 1.5), "OIM": 1.3}}).axes[0].get_yticks())
     2
     """
     styles = cycle(zip(("vermillion", "blue", "green", "black", "purple", "orange", "sky"), "so^Dv<p", strict=True))
     names = list(dict.fromkeys(name for values in columns.values() for name in values))
-    fig, ax = new_figure(7.0, 0.9 + 0.32 * len(names))
-    for (label, values), (color, mark) in zip(columns.items(), styles, strict=False):
-        places = [names.index(name) for name in values]
-        ax.plot(list(values.values()), places, mark, color=PALETTE[color], ms=7, label=label, mfc="none", mew=1.8)
+    step = 0.64 / max(1, len(columns) - 1)  # one below the other, so that no interval hides another
+    fig, ax = new_figure(7.0, 0.9 + 0.42 * len(names))
+    for number, ((label, values), (color, mark)) in enumerate(zip(columns.items(), styles, strict=False)):
+        shift = step * (number - (len(columns) - 1) / 2)
+        places = [names.index(name) + shift for name in values]
+        for place, value in zip(places, values.values(), strict=True):
+            if isinstance(value, tuple):
+                ax.plot(value[1:], [place, place], color=PALETTE[color], lw=1.4)
+        middles = [value[0] if isinstance(value, tuple) else value for value in values.values()]
+        ax.plot(middles, places, mark, color=PALETTE[color], ms=5.5, label=label, mfc="white", mew=1.6, ls="none")
     ax.axvline(1, color="#777777", ls=(0, (4, 3)), lw=0.9)
     ax.set_yticks(range(len(names)), names, fontsize=8.5)
     ax.set_ylim(len(names) - 0.5, -0.5)
+    for edge in range(1, len(names)):
+        ax.axhline(edge - 0.5, color="#dddddd", lw=0.6, zorder=0)
     ax.set_xlabel("time, AlignPS = 1", fontsize=8.5)
     ax.tick_params(axis="x", labelsize=8)
-    ax.grid(axis="y", lw=0.4)
+    ax.tick_params(axis="y", length=0)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 
-def ratios_text(columns: Mapping[str, Mapping[str, float]]) -> str:
+def ratios_text(columns: Mapping[str, Mapping[str, Measured]]) -> str:
     """The same in words, for alt text.
 
-    >>> ratios_text({"paper": {"NAE": 1.36}})
-    'paper: NAE 1.36'
+    >>> ratios_text({"paper": {"NAE": 1.36}, "ours": {"NAE": (1.2, 1.1, 1.5)}})
+    'paper: NAE 1.36; ours: NAE 1.20 [1.10, 1.50]'
     """
+
+    def word(value: Measured) -> str:
+        return "{:.2f} [{:.2f}, {:.2f}]".format(*value) if isinstance(value, tuple) else f"{value:.2f}"
+
     return "; ".join(
-        f"{label}: " + ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        f"{label}: " + ", ".join(f"{name} {word(value)}" for name, value in values.items())
         for label, values in columns.items()
         if values
     )

@@ -3,6 +3,8 @@
 At the end each step that draws is repeated with a fault planted in its callback, and must then fail.
 """
 
+import re
+
 import pytest
 from browser import needs_browser, series_page
 
@@ -26,6 +28,16 @@ def color_by(page, by, seconds=40.0):
     page.page.locator(f".pslib-cloud[aria-label*='colored by {by}:']").wait_for(timeout=1000 * seconds)
     now = page.page.eval_on_selector_all(".pslib-point", "points => points.map(p => p.getAttribute('fill'))")
     assert len(now) == len(fills) and now != fills
+    numbers_by(page, by, seconds)
+
+
+def numbers_by(page, by, seconds=40.0, title=""):
+    """The line beside the picture names model and coloring and holds its numbers, which the alt text tells, too."""
+    line = page.page.locator(".pslib-linked-numbers", has_text=re.compile(rf"{re.escape(title)}, by {by}: "))
+    line.wait_for(timeout=1000 * seconds)
+    number = r"\d+\.\d\d"
+    (told,) = re.findall(f"purity {number}, drawn {number}, w/b {number}; purity by chance {number}", line.inner_text())
+    assert told in page.page.locator(".pslib-cloud").get_attribute("aria-label")
 
 
 @needs_browser
@@ -33,6 +45,7 @@ def test_points_crops_colors_keys_mistakes_and_planted_faults(tmp_path):
     with series_page(tmp_path, "12") as page:
         page.run_all(seconds=600)
         first = page.wait_for_picture("linked-crops", lambda alt: alt.startswith("Point "))
+        numbers_by(page, "identity", title="AlignPS, all three")
         other = 40 if not first[0].startswith("Point 40,") else 41
         click_point(page, other)
         color_by(page, "scale")
@@ -67,6 +80,7 @@ def other_models(page):
     assert {"ROI-AlignPS, ROI branch", "two-stage, RSS (E2E-PS)", "VGG, dropout, λ 0.032"} <= set(titles)
     page.choose("model", titles[1])
     page.page.locator(f".pslib-cloud[aria-label^='{titles[1]}, colored']").wait_for()
+    numbers_by(page, "identity", title=titles[1])
     moved = page.page.eval_on_selector_all(".pslib-point", "points => points.map(p => p.getAttribute('transform'))")
     assert moved != places
     branches = next(title for title in titles if "a point for each branch" in title)
@@ -90,4 +104,16 @@ def faults(page):
             with pytest.raises(Exception, match="no such alt text|Timeout"):
                 step()
             assert "RuntimeError: planted" in page.wait_for_note("the linked view failed")
+    with page.fault("pslib.viz.linked_view", "cloud_numbers"):
+        with pytest.raises(Exception, match="Timeout"):
+            color_by(page, "occlusion", seconds=3)
+        assert "RuntimeError: planted" in page.wait_for_note("the linked view failed")
+    page.run_code(
+        "from pslib.viz import linked_view\nkept = linked_view.cloud_numbers\n"
+        "linked_view.cloud_numbers = lambda linked, by: kept(linked, 'identity')"
+    )  # deaf to the coloring
+    page.choose("color by", "identity")
+    with pytest.raises(Exception, match="Timeout"):
+        color_by(page, "scale", seconds=3)
+    page.run_code("linked_view.cloud_numbers = kept")
     click_point(page, 4)

@@ -10,7 +10,7 @@ from pslib.errors import UserError
 from pslib.losses import mutual
 from pslib.training import two_views
 from pslib.training.gaussians import correlation
-from pslib.training.two_views import linear_information, train_views
+from pslib.training.two_views import ViewsRun, apart_at, level_of_all, linear_information, train_views
 
 SHORT = dict(steps=12, looks=3, fresh_pairs=50)
 
@@ -60,6 +60,44 @@ def test_a_sign_planted_in_the_bound_is_seen(monkeypatch):
     right = mutual.mutual_information_bound
     monkeypatch.setattr(two_views, "mutual_information_bound", lambda *args: -right(*args))
     assert train_views(0.0, 64, steps=150, looks=1, fresh_pairs=50).truth[-1] < 0.5
+
+
+def views_run(truth, claimed=None):
+    truth = np.array(truth, float)
+    claimed = truth - 0.5 if claimed is None else np.array(claimed, float)
+    return ViewsRun(0.0, 3.0, np.arange(len(truth)), truth, claimed, len(truth))
+
+
+def test_apart_at_equal_truth_by_hand():
+    """The differences are 0, 0.6, 0.3, 1.2 and over neighbours 0.3, 0.3, 0.7, 0.75; the third look is no step up."""
+    run = views_run([0, 1, 0.5, 2], [0, 0.4, 0.2, 0.8])
+    assert apart_at(run, 0.5) == pytest.approx(0.3)  # between the first and the second look, which both say 0.3
+    assert apart_at(run, 1.5) == pytest.approx((0.3 + 0.75) / 2)
+    assert apart_at(run, 2.0) == pytest.approx(0.75)
+
+
+def test_one_wild_claim_moves_the_difference_by_a_third_of_it():
+    truth = [0.0, 0.5, 1.0, 1.5, 2.0]
+    calm, wild = views_run(truth), views_run(truth, [-0.5, 0, 0.5 - 0.9, 1, 1.5])
+    assert apart_at(calm, 1.0) == pytest.approx(0.5) and apart_at(wild, 1.0) == pytest.approx(0.5 + 0.9 / 3)
+
+
+def test_the_level_lies_within_the_reach_of_the_slowest_run_and_above_every_start():
+    quick, slow = views_run([0.3, 2.0, 3.0]), views_run([0.1, 1.8, 1.4])
+    level = level_of_all([quick, slow])
+    assert level == pytest.approx(0.3 + 2 / 3 * 1.5)
+    assert apart_at(quick, level) == apart_at(slow, level) == pytest.approx(0.5)
+
+
+def test_a_level_that_a_run_does_not_pass_is_refused_and_not_read_off_its_end():
+    slow = views_run([0.1, 1.8, 1.4])
+    for level in (0.05, 1.81, float("nan")):
+        with pytest.raises(UserError, match=f"share 0.10 to 1.80 nats and never {level:.2f}"):
+            apart_at(slow, level)
+    with pytest.raises(UserError, match="never shares more than 0.05 nats, and another starts at 0.10"):
+        level_of_all([slow, views_run([0.05, 0.04])])
+    with pytest.raises(UserError, match="no run to compare"):
+        level_of_all([])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pslib.data.annotations import Frame, PersonSearchSet
 from pslib.errors import UserError
+from pslib.evaluation.separation import within_between
 from pslib.experiments import pictured as records
 from pslib.experiments.pictured import Known, Pictured, Row
 from pslib.experiments.records import Record
@@ -123,6 +124,27 @@ def test_numbers_stand_where_they_are_and_the_rank_correlation_is_told():
     assert [text.get_text() for text in fig.axes[0].texts] == ["1", "2", "3"]
 
 
+def test_numbers_of_models_that_nearly_coincide_can_be_read():
+    """Five models in one spot and one far off: no number covers another number or another model's point."""
+    places = {"a": 0.5, "b": 0.501, "c": 0.5, "d": 0.502, "e": 0.499, "f": 0.9}
+    worth = {"a": 40.0, "b": 40.3, "c": 39.6, "d": 39.9, "e": 40.2, "f": 60.0}
+    family = {name: "one" if name < "d" else "two" for name in worth}
+    fig = draw.numbers_figure({"x": places, "y": worth}, worth, "mAP", family)
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        boxes = [text.get_window_extent().padded(-1) for text in ax.texts]
+        spots = ax.transData.transform([line.get_xydata()[0] for line in ax.lines])
+        for row, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:row])
+            assert not any(box.contains(*spot) for spot in spots)
+            assert ax.get_window_extent().contains(*box.get_points().mean(axis=0))
+            others = np.linalg.norm(spots - box.get_points().mean(axis=0), axis=1)
+            assert others[row] < 15  # px: she stands by her own point
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["one", "two"]
+    looks = [(line.get_color(), line.get_marker()) for line in fig.axes[0].lines]
+    assert looks[0] == looks[1] == looks[2] and looks[3] == looks[5] and looks[0] != looks[3]
+
+
 def test_nearest_in_the_space_and_as_drawn_differ_where_they_must(linked):
     near, far = view.nearest(linked, 0, 2)
     assert near.tolist() == [1, 2] and far.tolist() == [1, 2.5]
@@ -167,17 +189,41 @@ def test_colorings_that_are_not_known_are_said(linked):
     assert view.groups_of(branches, "branch").names == ("ROI", "dense")
 
 
+def test_numbers_beside_a_picture_are_those_of_its_coloring(linked):
+    """Purity of five neighbors among six points: each sees all others, two of her own person (0.4) or one of her size
+    (0.2), in the space as on the picture; so chance is the same."""
+    told = view.cloud_numbers(linked, "identity")
+    ratio = within_between(linked.pictured.embeddings, linked.pictured.people)
+    assert told == f"identity: purity 0.40, drawn 0.40, w/b {ratio:.2f}; purity by chance 0.40"
+    assert "purity 0.20, drawn 0.20" in view.cloud_numbers(linked, "scale")
+    assert told in view.cloud_alt(linked, "a model", "identity")
+    assert view.cloud_figure(linked, "identity").axes[0].get_title() == told
+    whole = replace(linked, known=replace(linked.known, visible=np.ones(6)))
+    assert view.cloud_numbers(whole, "occlusion") == "occlusion: one group only, so there is nothing to keep apart"
+    with pytest.raises(UserError, match="camera"):
+        view.cloud_numbers(linked, "camera")
+    features, people = clouds()  # three people of twelve boxes, well apart: 11 of 35 others are one's own
+    many = replace(
+        linked, points=draw.pca(features), pictured=replace(linked.pictured, embeddings=features, people=people)
+    )
+    assert "identity: purity 1.00" in (told := view.cloud_numbers(many, "identity")) and told.endswith("chance 0.31")
+
+
 def test_shell_chooses_colors_and_says_mistakes(linked):
     shell = view.LinkedView({"one": linked, "two": linked}, 2)
+    assert shell.numbers.value == f"one, by {view.cloud_numbers(linked, 'identity')}"
     assert shell.picker.chosen == 2 and "Point 2" in shell.crops.value
     shell.picker._handle_custom_msg({"kind": "point", "index": 4}, [])
     assert shell.picker.chosen == 4 and "Point 4" in shell.crops.value and shell.picker.links[0] == 3
     shell.by.value = "scale"
     assert shell.picker.chosen == 4 and "colored by scale" in shell.picker.alt
+    assert shell.numbers.value == f"one, by {view.cloud_numbers(linked, 'scale')}"
     shell.by.value = "camera"
+    assert shell.numbers.value.startswith("one, by scale: ")  # those of the picture that is still there
     assert "does not say which camera" in shell.note.value and "colored by scale" in shell.picker.alt
     shell.model.value, shell.by.value = "two", "identity"
     assert shell.picker.alt.startswith("two, colored by identity") and shell.note.value == ""
+    assert shell.numbers.value.startswith("two, by identity: ")
     with pytest.raises(UserError, match="no model to show"):
         view.LinkedView({})
 

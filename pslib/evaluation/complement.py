@@ -81,7 +81,8 @@ def kinds_of_boxes(frames: Sequence[Frame], detections: Detections, nobody: floa
 def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
     """Unit embeddings whose cosine is (1 - weight) times the first's plus weight times the second's.
 
-    ``first`` (N, D) and ``second`` (N, E) have rows of unit length; a half puts them side by side as ROI-AlignPS does.
+    ``first`` (N, D) and ``second`` (N, E) have rows of unit length, and so has the result (N, D + E); a half puts them
+    side by side as ROI-AlignPS does.  Raises UserError for a weight outside 0..1.
 
     >>> one, two = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.0], [-1.0]])
     >>> rows = mixed(one, two, 0.25)
@@ -95,6 +96,8 @@ def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
 
 def agreement(first: np.ndarray, second: np.ndarray, both: np.ndarray) -> Agreement:
     """:class:`Agreement` from the ranks (Q,) of the first right box by each embedding and by both; 0: none found.
+
+    Raises UserError unless all three hold as many queries, at least one.
 
     >>> found = agreement(np.array([1, 1, 3, 0]), np.array([1, 2, 1, 0]), np.array([1, 1, 1, 0]))
     >>> found.queries.tolist(), found.together.tolist(), found.either
@@ -116,7 +119,8 @@ def pair_scores(
     """Cosines of all pairs of labelled boxes of one person, and of ``others`` random pairs of different people.
 
     ``first`` (N, D) and ``second`` (N, E) embed the same N boxes, of ``people`` (N,) in ``frames`` (N,).  Pairs within
-    a frame are left out: nobody is searched in her own picture.
+    a frame are left out: nobody is searched in her own picture.  Raises UserError unless some pair of boxes of
+    different frames shows one person, and some other pair two.
     """
     known = np.flatnonzero(people != UNLABELLED)
     a, b = np.triu_indices(len(known), 1)
@@ -136,7 +140,7 @@ def pair_scores(
 
 def dprime(scores: np.ndarray, same: np.ndarray) -> float:
     """How far same and different lie apart, in standard deviations: difference of the means over the root mean square
-    of the two deviations.
+    of the two deviations.  ``scores`` (P,) with ``same`` (P,) bool, both values occurring; a number without unit.
 
     >>> dprime(np.array([3.0, 5.0, 0.0, 2.0]), np.array([True, True, False, False]))
     3.0
@@ -146,8 +150,16 @@ def dprime(scores: np.ndarray, same: np.ndarray) -> float:
 
 
 def averaged_dprime(pairs: PairScores, independent: bool = False) -> float:
-    """:func:`dprime` of the mean of the two scores, from their variances and covariances within same and within
-    different pairs; with ``independent`` as if these covariances were 0."""
+    """:func:`dprime` of the mean of the two scores of ``pairs`` (P of them), in standard deviations of that mean.
+
+    Computed from the variances and covariances of the two scores (P,) within same and within different pairs; with
+    ``independent`` as if these covariances were 0.
+
+    >>> scores = np.array([3.0, 5.0, 0.0, 2.0])
+    >>> pairs = PairScores(scores, scores, np.array([True, True, False, False]))
+    >>> averaged_dprime(pairs), round(averaged_dprime(pairs, independent=True), 3)  # a copy adds nothing; else sqrt(2)
+    (3.0, 4.243)
+    """
     gap, variance = 0.0, 0.0
     for sign, mask in ((1, pairs.same), (-1, ~pairs.same)):
         covariance = np.cov(pairs.first[mask], pairs.second[mask], bias=True)

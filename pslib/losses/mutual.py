@@ -20,8 +20,10 @@ The paper leaves much out.  Its released code has mutual information alone, with
 * each labelled identity that both branches see enters once a branch, as its mean embedding, of unit length;
 * strangers are drawn with replacement, so now and then a person meets herself (not so here by default);
 * in two of three steps, at random, the embeddings are detached and T learns alone; in the third all learn;
-* T's gradient is left as it is, although it is biased: the logarithm of a batch's mean is, on average, below the
-  logarithm of the mean over all strangers.  MINE corrects that with a running mean.
+* T's gradient is left as it is, although it is biased: that of the second term is E_B[grad T e^T] / E_B[e^T], and a
+  ratio of two means over one batch B is, on average, not the ratio of the means over all strangers.  MINE puts a
+  running mean over batches below the line.  (The term's value is biased, too: the logarithm of a batch's mean is, on
+  average, below the logarithm of the mean over all strangers.)
 
 The number that a batch of B pairs gives can be trusted while the truth lies well below log(B).  Above, the batch holds
 too few strangers to show T where it is too high, and the number swings by more than it says (Song and Ermon 2020: the
@@ -67,7 +69,10 @@ class MutualInformationEstimator(nn.Module):
         self.score = nn.Linear(hidden, 1)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """T of a (..., Da) and b (..., Db), whose leading sizes broadcast: (B, Da) and (B, Db) give (B,)."""
+        """T of a (..., Da) and b (..., Db), whose leading sizes broadcast: (B, Da) and (B, Db) give (B,).
+
+        Raises UserError for embeddings of other sizes than it was made for.
+        """
         if (a.shape[-1], b.shape[-1]) != self.dims:
             raise UserError(
                 f"embeddings of {a.shape[-1]} and {b.shape[-1]} numbers do not fit an estimator made for "
@@ -97,7 +102,8 @@ def mutual_information_bound(
     * ``shuffled`` (B, Db) gives them and decides alone.
 
     ``generator=None`` draws from torch's global one.  With fewer than two pairs nobody is a stranger, and the bound
-    is a zero with a graph.  Computed in float32 or wider, whatever the autocast state.
+    is a zero with a graph.  Computed in float32 or wider, whatever the autocast state.  Raises UserError for another
+    ``marginal``, ValueError for rows that are no pairs or ``shuffled`` of another shape than b.
 
     >>> a = torch.tensor([[-1.0], [1.0]])
     >>> round(mutual_information_bound(lambda a, b: (a * b).sum(-1), a, a).item(), 4)  # 1 - log(exp(-1))
@@ -138,7 +144,7 @@ def features_detached(share: float = 2 / 3, generator: torch.Generator | None = 
 
     Embeddings can only be led by a T that has kept up with them, and T has a few pairs a step to learn from.  One draw
     from torch's global generator, which the trainer seeds before every step from the run's seed and the step, so that
-    the same step of the same run always answers the same.
+    the same step of the same run always answers the same.  Raises UserError for a share outside 0..1.
 
     >>> features_detached(share=1.0), features_detached(share=0.0)
     (True, False)
@@ -151,7 +157,7 @@ def features_detached(share: float = 2 / 3, generator: torch.Generator | None = 
 def identity_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The identities (K,) among labels (N,), in rising order, and the unit mean (K, D) of each one's features (N, D).
 
-    Rows with a label below 0 are left out.
+    Rows with a label below 0 are left out.  Raises ValueError unless there is one label a row.
 
     >>> features = torch.tensor([[2.0, 0.0], [0.0, 2.0], [9.0, 9.0], [0.0, 5.0]])
     >>> identity_means(features, torch.tensor([7, 7, -1, 3]))
@@ -174,7 +180,8 @@ def branch_pairs(features_a: Tensor, labels_a: Tensor, features_b: Tensor, label
     """Unit means (K, Da) and (K, Db) of the K labelled identities that both branches have, in the same order.
 
     ``features_a`` (Na, Da) with ``labels_a`` (Na,) and ``features_b`` (Nb, Db) with ``labels_b`` (Nb,) are what the
-    branches made of one batch; they need not hold the same boxes.  Nobody in common: no rows, but with a graph.
+    branches made of one batch; they need not hold the same boxes.  Nobody in common: no rows, but with a graph.  Raises
+    ValueError unless there is one label a row.
     """
     identities_a, means_a = identity_means(features_a, labels_a)
     identities_b, means_b = identity_means(features_b, labels_b)
@@ -194,6 +201,9 @@ def kl_consensus(
 
     ``gradient`` names the branch that learns: "both" (the paper does not say), or "a" or "b" alone with the other as
     its teacher.  No rows: a zero with a graph.  Computed in float32 or wider, whatever the autocast state.
+
+    Raises UserError for another ``gradient``, ValueError unless both logits have two axes, as many rows, and at least
+    ``identities`` columns.
 
     >>> certain, unsure = torch.tensor([[3.0, 0.0, 1.0]]), torch.tensor([[0.0, 0.0, 9.0]])
     >>> round(kl_consensus(certain, unsure, identities=2).item(), 4)
@@ -221,6 +231,9 @@ def _log_posterior(logits: Tensor, identities: int, literal: bool) -> Tensor:
 
 def diversity(a: Tensor, b: Tensor) -> Tensor:
     """Eq. 9: mean cosine of the rows of a and b, both (B, D); a scalar, and a zero with a graph without rows.
+
+    Raises UserError where the branches' embedding sizes differ, ValueError unless both have two axes
+    and as many rows.
 
     >>> diversity(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
     tensor(0.5000)

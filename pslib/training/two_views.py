@@ -8,6 +8,7 @@ information of the two embeddings is known at every step and can be held against
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from pslib.errors import UserError
 from pslib.losses.mutual import MutualInformationEstimator, features_detached, mutual_information_bound
 from pslib.training.gaussians import correlation
 
-__all__ = ["ViewsRun", "linear_information", "train_views"]
+__all__ = ["ViewsRun", "apart_at", "level_of_all", "linear_information", "train_views"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,9 @@ def train_views(
 ) -> ViewsRun:
     """Raise the bound over estimator and branches, the embeddings detached in a ``share`` of the steps.
 
-    Every step sees ``batch_size`` new people; the same seed gives the same numbers.  A second or so.
+    Every step sees ``batch_size`` new people; the same seed gives the same numbers.  A second or so.  Raises UserError
+    for a share outside 0..1, information below 0, a batch of fewer than two, more shared numbers than there are, or
+    more looks than steps.
     """
     rho = correlation(nats, shared)
     if batch_size < 2 or not 1 <= shared <= dim or steps < looks or looks < 1:
@@ -106,6 +109,48 @@ def train_views(
                     claimed.append(float(mutual_information_bound(estimator, *fresh)))
                     truth.append(linear_information(*(branch.weight for branch in branches), common))
     return ViewsRun(share, nats, at, np.array(truth), np.array(claimed), led)
+
+
+def level_of_all(runs: Iterable[ViewsRun]) -> float:
+    """Nats that the branches of every run come to share: where runs can be compared at equal truth.
+
+    Two thirds of the way from the highest truth at a first look to the lowest of the runs' highest truths, so that
+    even the slowest run passes it and none has passed it before it was looked at.  Raises UserError where there is no
+    such way, or no run.
+    """
+    runs = list(runs)
+    if not runs:
+        raise UserError("no run to compare: give at least one.")
+    start, reached = max(run.truth[0] for run in runs), min(run.truth.max() for run in runs)
+    if reached <= start:
+        raise UserError(
+            f"a run never shares more than {reached:.2f} nats, and another starts at {start:.2f}: there is no level "
+            "that all pass, so give more steps, or leave out the run whose branches stand still."
+        )
+    return float(start + 2 / 3 * (reached - start))
+
+
+def apart_at(run: ViewsRun, level: float) -> float:
+    """By how many nats T claims less than the truth where the branches first share ``level`` nats.
+
+    The claim of one look is noisy, so the difference is averaged over each look and the ones before and after it.  What
+    the branches share may fall for a while, so the average is read between the looks at which they shared more than
+    at any look before.  Raises UserError for a level that the run does not pass.
+
+    >>> run = ViewsRun(0.0, 3.0, np.arange(3), np.array([0.0, 1.0, 2.0]), np.array([0.0, 0.7, 1.7]), 3)
+    >>> round(apart_at(run, 1.0), 3), round(apart_at(run, 1.5), 3)  # (0 + 0.3 + 0.3) / 3, and half way on to 0.3
+    (0.2, 0.25)
+    """
+    if not run.truth[0] <= level <= run.truth.max():
+        raise UserError(
+            f"the branches of this run share {run.truth[0]:.2f} to {run.truth.max():.2f} nats and never {level:.2f}: "
+            "choose a level that all runs pass (level_of_all)."
+        )
+    apart = run.truth - run.claimed
+    smooth = np.array([apart[max(0, place - 1) : place + 2].mean() for place in range(len(apart))])
+    highest = np.concatenate([[-np.inf], np.maximum.accumulate(run.truth)[:-1]])
+    rising = run.truth > highest
+    return float(np.interp(level, run.truth[rising], smooth[rising]))
 
 
 def _views(count: int, dim: int, shared: int, rho: float) -> tuple[Tensor, Tensor]:

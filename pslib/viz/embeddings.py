@@ -42,8 +42,9 @@ class Panel:
     note: str = ""
 
 
-def tsne(features: np.ndarray, similarity: str = "euclidean", *, perplexity: float = 15.0, seed: int = 0,
-         start: str = "pca") -> np.ndarray:
+def tsne(
+    features: np.ndarray, similarity: str = "euclidean", *, perplexity: float = 15.0, seed: int = 0, start: str = "pca"
+) -> np.ndarray:
     """t-SNE of ``features`` (N, D) in the plane, (N, 2), by scikit-learn.
 
     ``start`` is where the points begin: "pca" (scikit-learn's choice; the seed then changes next to nothing) or
@@ -140,8 +141,9 @@ def described(features: np.ndarray, labels: np.ndarray, points: np.ndarray, simi
             f"w/b {space.within_between:.2f}")  # fmt: skip
 
 
-def panels_figure(panels: Mapping[str, Panel], columns: int = 4, *, legend: bool = False, size: float = 13.0,
-                  width: float = 9.0) -> Figure:
+def panels_figure(
+    panels: Mapping[str, Panel], columns: int = 4, *, legend: bool = False, size: float = 13.0, width: float = 9.0
+) -> Figure:
     """Small multiples: equal aspect, no ticks (the axes have no unit), each panel on a ruler of its own."""
     columns = max(1, min(columns, len(panels)))
     rows = -(-len(panels) // columns)
@@ -183,24 +185,57 @@ def legend_handles(names: Sequence[str]) -> list[Line2D]:
             for name, (color, mark) in zip(names, styles, strict=True)]  # fmt: skip
 
 
-def numbers_figure(values: Mapping[str, Mapping[str, float]], against: Mapping[str, float], label: str) -> Figure:
+def numbers_figure(values: Mapping[str, Mapping[str, float]], against: Mapping[str, float], label: str,
+                   families: Mapping[str, str] | None = None) -> Figure:  # fmt: skip
     """Each number (a panel) of every model against what the model is worth; rank correlation in the title.
 
-    ``values`` number -> {model: value}, ``against`` {model: value}; models are numbered in the order of ``against``.
+    ``values`` number -> {model: value}, ``against`` {model: value}; models are numbered in the order of ``against``,
+    each number beside its point where it is free of others.  ``families`` {model: family} decide color and mark, and
+    are named in a legend.
     """
     from scipy.stats import spearmanr
 
-    fig, axes = new_figure(9.0, 2.7, 1, len(values), squeeze=False, sharey=True)
+    fig, axes = new_figure(9.0, 2.7 + 0.25 * bool(families), 1, len(values), squeeze=False, sharey=True)
     models = list(against)
+    names = list(dict.fromkeys(families[model] for model in models)) if families else []
     for ax, (name, column) in zip(axes.flat, values.items(), strict=True):
         x, y = np.array([column[model] for model in models]), np.array([against[model] for model in models])
-        for number, model in enumerate(models, start=1):
-            ax.plot(column[model], against[model], "o", ms=11, color="#D9EAF6", mec=PALETTE["blue"], mew=0.8)
-            ax.text(column[model], against[model], str(number), fontsize=6.5, ha="center", va="center")
+        for model in models:
+            color, mark = style_of(names.index(families[model]) if families else 0)
+            ax.plot(column[model], against[model], mark, ms=4.5, color=color, mew=0)
         ax.set_title(f"{name}\nrank correlation {spearmanr(x, y).statistic:+.2f}", fontsize=8.5)
         ax.margins(0.12)
         ax.tick_params(labelsize=7.5)
         ax.grid(color="#E5E5E5", lw=0.5)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel(label, fontsize=8.5)
+    if families:
+        fig.legend(handles=legend_handles(names), loc="outside lower center", ncols=len(names), fontsize=8,
+                   frameon=False)  # fmt: skip
+    fig.draw_without_rendering()  # only then is known where in the picture a point lies
+    for ax, column in zip(axes.flat, values.values(), strict=True):
+        _number_points(ax, np.array([[column[model], against[model]] for model in models]))
     return fig
+
+
+def _number_points(ax: Axes, points: np.ndarray) -> None:
+    """1, 2 ... beside ``points`` (N, 2), in whichever of eight directions covers least of other points and numbers."""
+    size, apart, mark = 6.5, 8.0, 6.0  # of a digit, from point to number, of a mark; in points of 1/72 inch
+    turns = np.radians(np.arange(0, 360, 45))
+    offsets = apart * np.column_stack([np.cos(turns), np.sin(turns)])
+    places = ax.transData.transform(points) * 72 / ax.figure.dpi
+    low, high = ax.get_window_extent().get_points() * 72 / ax.figure.dpi
+    wide = np.array([[0.62 * size * len(str(number)), size] for number in range(1, len(points) + 1)])  # (N, 2)
+    centers = places + offsets[0]
+    marks = np.full_like(wide, mark)
+    for row in [*range(len(points))] * 3:  # once to place each, twice more now that the others are known
+        others = np.arange(len(points)) != row
+        stand = np.concatenate([places[others], centers[others]])
+        sides = (wide[row] + np.concatenate([marks[others], wide[others]])) / 2
+        tried = places[row] + offsets  # (8, 2)
+        covered = np.maximum(sides - np.abs(tried[:, None] - stand), 0).prod(axis=2).sum(axis=1)
+        outside = ((tried < low) | (tried > high)).any(axis=1)
+        centers[row] = tried[np.argmin(covered + 1e3 * outside)]
+    for row, offset in enumerate(centers - places):
+        ax.annotate(str(row + 1), points[row], offset, textcoords="offset points", fontsize=size, ha="center",
+                    va="center").set_in_layout(False)  # fmt: skip

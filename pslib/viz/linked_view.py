@@ -5,6 +5,7 @@ Pure functions say where points stand, who is near and what is drawn; :class:`Li
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import ipywidgets as w
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from pslib.data.annotations import PersonSearchSet
 from pslib.data.loading import read_image
 from pslib.errors import UserError, require_choice
-from pslib.evaluation.separation import distances
+from pslib.evaluation.separation import distances, purity_range
 from pslib.experiments.pictured import Known, Pictured
 from pslib.viz import embeddings as draw
 from pslib.viz.figures import PALETTE, figure_html, new_figure
@@ -22,8 +23,8 @@ from pslib.viz.guarded import Guarded
 from pslib.viz.montage import Tile, crop_in_context, sheet
 from pslib.viz.point_picker import PATHS, PointPicker
 
-__all__ = ["COLORINGS", "Linked", "LinkedView", "cloud_alt", "cloud_figure", "crops_figure", "groups_of", "nearest",
-           "picked_points"]  # fmt: skip
+__all__ = ["COLORINGS", "Linked", "LinkedView", "cloud_alt", "cloud_figure", "cloud_numbers", "crops_figure",
+           "groups_of", "nearest", "picked_points"]  # fmt: skip
 
 COLORINGS = ("identity", "scale", "camera", "occlusion", "branch")
 _SIDE, _EDGE = 400, 18  # px of the picture, and of its empty edge
@@ -85,8 +86,20 @@ def crops_figure(linked: Linked, index: int) -> tuple[Figure, str]:
                  f"{both} of {len(in_space)} are the same.")  # fmt: skip
 
 
+def cloud_numbers(linked: Linked, by: str) -> str:
+    """What stands beside a picture: how well space and picture keep the groups it is colored by, and what chance gives.
+
+    The numbers are those of :func:`pslib.viz.embeddings.described`; UserError as :func:`groups_of`.
+    """
+    of = groups_of(linked, by).of
+    if len(np.unique(of)) < 2:
+        return f"{by}: one group only, so there is nothing to keep apart"
+    told = draw.described(linked.pictured.embeddings, of, linked.points, linked.pictured.similarity)
+    return f"{by}: {told}; purity by chance {purity_range(of)[0]:.2f}"
+
+
 def cloud_figure(linked: Linked, by: str, index: int = -1) -> Figure:
-    """The picture as it stands in the widget, without a kernel: marks, legend, the chosen point and her ties."""
+    """The picture as in the widget, without a kernel: numbers, marks, legend, the chosen point and her ties."""
     groups = groups_of(linked, by)
     fig, ax = new_figure(5.6, 3.9)
     if index >= 0:
@@ -94,16 +107,17 @@ def cloud_figure(linked: Linked, by: str, index: int = -1) -> Figure:
             ax.plot(*linked.points[[index, other]].T, color="#666666", ls="--", lw=0.9, zorder=0)
         ax.plot(*linked.points[index], "o", ms=12, mfc="none", mec=PALETTE["vermillion"], mew=2)
     draw.draw_points(ax, linked.points, groups, 26)
+    ax.set_title(cloud_numbers(linked, by), fontsize=8.5)
     fig.legend(handles=draw.legend_handles(groups.names), loc="outside right upper", fontsize=7.5, frameon=False)
     return fig
 
 
 def cloud_alt(linked: Linked, title: str, by: str) -> str:
-    """Model, coloring and the size of each group."""
+    """Model, coloring, the size of each group, and the numbers."""
     groups = groups_of(linked, by)
     sizes = np.bincount(groups.of, minlength=len(groups.names))
     told = ", ".join(f"{name} ({size})" for name, size in zip(groups.names, sizes, strict=True))
-    return f"{title}, colored by {by}: {told}"
+    return f"{title}, colored by {by}: {told}; numbers by {cloud_numbers(linked, by)}"
 
 
 def picked_points(linked: Linked, by: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[int]]:
@@ -124,7 +138,7 @@ def picked_points(linked: Linked, by: str) -> tuple[list[dict[str, Any]], list[d
 
 
 class LinkedView(Guarded, w.VBox):
-    """Controls above, the points left, the crops of the chosen point and of those near her right."""
+    """Controls, the numbers of the picture, its points, and the crops of the chosen one and of those near her."""
 
     _name = "linked view"
 
@@ -134,9 +148,10 @@ class LinkedView(Guarded, w.VBox):
         self.models = dict(models)
         self.model = w.Dropdown(options=list(self.models), description="model", layout=w.Layout(width="320px"))
         self.by = w.Dropdown(options=COLORINGS, description="color by", layout=w.Layout(width="220px"))
-        self.note, self.crops, self.picker = w.HTML(), w.HTML(), PointPicker()
+        self.note, self.numbers, self.crops, self.picker = w.HTML(), w.HTML(), w.HTML(), PointPicker()
+        self.numbers.add_class("pslib-linked-numbers")
         self.crops.add_class("pslib-linked-crops")
-        super().__init__([w.HBox([self.model, self.by]), self.note, self.picker, self.crops])
+        super().__init__([w.HBox([self.model, self.by]), self.note, self.numbers, self.picker, self.crops])
         for control in (self.model, self.by):
             control.observe(lambda change: self._guarded(self._redraw), names="value")
         self.picker.on_pick(lambda event: self._guarded(lambda: self._choose(event["index"])))
@@ -147,7 +162,9 @@ class LinkedView(Guarded, w.VBox):
         """Another model or coloring: the chosen person stays chosen where the same boxes are shown."""
         title, by, chosen = self.model.value, self.by.value, self.picker.chosen
         linked = self.models[title]
+        numbers = f"{title}, by {cloud_numbers(linked, by)}"
         self.picker.show_points(*picked_points(linked, by), cloud_alt(linked, title, by))
+        self.numbers.value = escape(numbers)
         self._choose(chosen if 0 <= chosen < len(linked.points) else 0)
 
     def _choose(self, index: int) -> None:

@@ -160,6 +160,7 @@ def test_structure_is_found_by_watching(structure, levels):
     assert found.shapes["neck"] == (48, 8, 12) and found.shapes["embedding"] == (48, 8, 12)
     assert found.shapes["class tower"] == (32, 8, 12) and set(found.depths.values()) == {2}
     assert ("re-id tower" in found.depths) == (structure == "parallel")
+    assert found.centred == (structure == "reid-first")
     assert model.training  # left as it was, hooks too
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -206,7 +207,11 @@ def texts(fig) -> list[list[str]]:
 def test_structures_figure_says_who_reads_what():
     fig = structures_figure({name: build(name) for name in STRUCTURES}, (32, 48))
     drawn = dict(zip(STRUCTURES, texts(fig), strict=True))
-    assert "embedding, 48 = P3 itself" in drawn["reid-first"]
+    assert {"embedding, 48 = P3 - its mean", "detection reads P3 - its mean"} <= set(drawn["reid-first"])
+    assert all("detection reads P3 as it is" in drawn[one] for one in ("parallel", "box", "class"))
+    whole = AlignPS(AlignPSConfig(lateral="conv", output="conv", mean_subtraction=False), 3)
+    (as_it_is,) = texts(structures_figure({"re-id first": whole}, (32, 48)))
+    assert {"embedding, 48 = P3 itself", "detection reads P3 as it is"} <= set(as_it_is)
     assert "re-id\n2 conv\nof 32" in drawn["parallel"]
     for structure in ("box", "class"):
         assert "embedding, 48" in drawn[structure] and not any(text.startswith("re-id") for text in drawn[structure])

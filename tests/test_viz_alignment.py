@@ -69,6 +69,19 @@ def test_rows_figure_says_what_is_missing():
     assert words(nothing) == ["not recorded yet"]
 
 
+def test_a_percentage_ends_at_a_hundred_and_its_numbers_stay_inside():
+    values = {"a": Interval(98.0, 97.0, 99.0), "b": Interval(80.0, 79.0, 81.0), "c": Interval(100.0, 100.0, 100.0)}
+    rows = {name: {"prw": RecordedRow(value, (0, 1, 2))} for name, value in values.items()}
+    (ax,) = alignment.rows_figure(rows, "detection recall, per cent").axes
+    assert ax.get_xlim()[1] == 100
+    ax.figure.canvas.draw()
+    room = ax.get_window_extent()
+    assert all(room.x0 <= text.get_window_extent().x0 and text.get_window_extent().x1 <= room.x1 for text in ax.texts)
+    assert [text.get_ha() for text in ax.texts] == ["right", "left", "right"]
+    (ax,) = alignment.rows_figure(rows, "milliseconds").axes
+    assert ax.get_xlim()[1] > 100 and {text.get_ha() for text in ax.texts} == {"left"}
+
+
 def test_rows_figure_names_what_failed():
     lost = (LostRun("seed 2 failed: the loss is not finite", 2),)
     some, full = (RecordedRow(Interval(40.0, 35.0, 45.0), seeds, lost=lost) for seeds in ((0, 1), (0, 1, 3)))

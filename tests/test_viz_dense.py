@@ -120,8 +120,12 @@ def test_lines_intervals_and_matrices_show_their_values():
     few = np.full((2, 2), 7)
     fig = curves.matrix_figure({"m": np.array([[1.0, np.nan], [3.0, 4.0]])}, ("P3", "P4"), "query", "gallery", few)
     assert {"1\n(7)", "too few", "3\n(7)", "4\n(7)"} <= set(texts(fig))
+    assert fig.axes[-1].get_ylabel() == "mAP, per cent"  # the scale says of what
     curves.matrix_figure({"m": np.full((2, 2), np.nan)}, ("P3", "P4"), "query", "gallery", few)
-    fig = curves.matrix_figure({"m": np.array([[1.0, 0.256], [0.3, 1.0]])}, ("P3", "P4"), "from", "from", form=".2f")
+    fig = curves.matrix_figure(
+        {"m": np.array([[1.0, 0.256], [0.3, 1.0]])}, ("P3", "P4"), "from", "from", form=".2f", label="cosine"
+    )
+    assert fig.axes[-1].get_ylabel() == "cosine"
     assert [text.get_text() for text in fig.axes[0].texts] == ["1.00", "0.26", "0.30", "1.00"]
     fig = curves.lines_figure({"a": [line]}, "height", marks=[0.25])
     assert fig.axes[0].lines[-1].get_xdata() == [0.25, 0.25]

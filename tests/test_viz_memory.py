@@ -53,18 +53,28 @@ def test_momentum_figure_draws_every_step_of_both():
 
 
 def snapshot(rng: np.random.Generator, queue: int = 50) -> pictures.Snapshot:
-    return pictures.Snapshot(rng.uniform(-1, 1, (6, 5)), rng.uniform(0, 1, 20), rng.uniform(-1, 1, 90), np.zeros(queue))
+    grid = rng.uniform(-1, 1, (6, 5))
+    return pictures.Snapshot(grid, (1, 3, 2), rng.uniform(0, 1, 20), rng.uniform(-1, 1, 90), np.zeros(queue))
 
 
 def test_snapshots_have_shares_that_add_up_to_a_hundred():
     rng = np.random.default_rng(0)
-    fig = pictures.snapshots_figure({"step 0": snapshot(rng), "step 9": snapshot(rng, queue=0)}, people=3)
+    fig = pictures.snapshots_figure({"step 0": snapshot(rng), "step 9": snapshot(rng, queue=0)})
     first, second = fig.axes[2:4]
     assert [line.get_label() for line in first.lines] == ["other rows", "queue", "own row"]
     assert [line.get_label() for line in second.lines] == ["other rows", "own row"]  # no queue, no curve
     for line in first.lines:
         assert np.sum(line.get_ydata()) == pytest.approx(100)
-    assert fig.axes[0].get_xticklabels()[0].get_text() == "3 rows"
+    assert fig.axes[0].get_xticklabels()[0].get_text() == "rows 1 to 3"
+
+
+def test_every_person_has_her_boxes_parted_and_framed_at_her_own_row():
+    (top, _, _) = pictures.snapshots_figure({"step 0": snapshot(np.random.default_rng(0))}).axes
+    frames = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in top.patches]
+    assert frames == [(-0.5, -0.5, 1, 1), (0.5, 0.5, 1, 3), (1.5, 3.5, 1, 2)]
+    assert [line.get_ydata()[0] for line in top.lines[:3]] == [-0.5, 0.5, 3.5]
+    assert dict(zip(top.get_yticks().tolist(), [word.get_text() for word in top.get_yticklabels()], strict=True)) == {
+        0: "1", 2: "2", 4.5: "3"}  # fmt: skip
 
 
 def test_sweep_draws_every_seed_and_marks_the_chosen_setting():

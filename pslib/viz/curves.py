@@ -135,10 +135,11 @@ def matrix_figure(
     columns: str,
     counts: np.ndarray | None = None,
     form: str = ".0f",
+    label: str = "mAP, per cent",
 ) -> Figure:
     """Square matrices side by side on one colour scale, in every field the number (in ``form``).
 
-    ``counts`` says how many each stands on, in brackets below it.
+    ``counts`` says how many each stands on, in brackets below it; ``label`` says at the scale what the numbers are.
     """
     width = min(3.3 * len(matrices) + 0.7, MAX_WIDTH_INCHES)
     fig, axes = new_figure(width, 3.1, 1, len(matrices), squeeze=False, sharey=True)
@@ -156,5 +157,5 @@ def matrix_figure(
         ax.set_xlabel(columns, fontsize=8.5)
         ax.set_title(title, fontsize=9)
     axes[0, 0].set_ylabel(rows, fontsize=8.5)
-    fig.colorbar(shown, ax=list(axes.flat), shrink=0.8)
+    fig.colorbar(shown, ax=list(axes.flat), shrink=0.8, label=label)
     return fig

@@ -22,6 +22,7 @@ __all__ = ["Snapshot", "circle_figure", "members_figure", "momentum_figure", "pu
 OWN = (PALETTE["blue"], "o", "-", "own row")
 OTHERS = (PALETTE["orange"], "s", "--", "other rows")
 QUEUE = (PALETTE["green"], "^", ":", "queue")
+OWN_FRAME = PALETTE["vermillion"]
 # Colour and hatch of the first, second, ... person of a scene.
 PEOPLE = [(PALETTE[name], hatch) for name, hatch in (("sky", ""), ("orange", "//"), ("green", ".."), ("purple", "xx"))]
 
@@ -30,12 +31,14 @@ PEOPLE = [(PALETTE[name], hatch) for name, hatch in (("sky", ""), ("orange", "//
 class Snapshot:
     """Table and queue at one moment of a training, as cosines.
 
-    ``grid`` (N, P + U'): N boxes of P people, those of one person together, against the P rows of these people and a
-    few slots of the queue.  ``own``, ``others`` and ``queue`` are any number of cosines of boxes with their own row,
-    with other rows, and with slots of the queue.
+    ``grid`` (N, P + U'): N boxes of P people, those of one person together, against the P rows of these people, in
+    the same order, and a few slots of the queue.  ``boxes`` (P,) says how many of the N are each person's.  ``own``,
+    ``others`` and ``queue`` are any number of cosines of boxes with their own row, with other rows, and with slots of
+    the queue.
     """
 
     grid: np.ndarray
+    boxes: Sequence[int]
     own: np.ndarray
     others: np.ndarray
     queue: np.ndarray
@@ -56,9 +59,7 @@ def pull(embedding: Tensor, own: int, rows: Tensor, temperature: float) -> tuple
     return p, (rows[own] - p @ rows) / temperature
 
 
-def circle_figure(
-    embedding: Tensor, own: int, table: Tensor, queue: Tensor, temperatures: Sequence[float]
-) -> Figure:
+def circle_figure(embedding: Tensor, own: int, table: Tensor, queue: Tensor, temperatures: Sequence[float]) -> Figure:
     """Eq. 1 in two dimensions, one column a temperature: who takes which probability, and where that pulls.
 
     ``embedding`` (2,) belongs to identity ``own``; ``table`` (I, 2) and ``queue`` (U, 2), all of unit length.  Marks
@@ -109,26 +110,32 @@ def momentum_figure(paths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figur
     return fig
 
 
-def snapshots_figure(snapshots: Mapping[str, Snapshot], people: int) -> Figure:
-    """One column a moment: boxes against the rows of their ``people`` and the queue; below, all cosines as shares.
+def snapshots_figure(snapshots: Mapping[str, Snapshot]) -> Figure:
+    """One column a moment: boxes against the rows of their people and the queue; below, all cosines as shares.
 
-    A single moment has the two side by side.
+    People are numbered and parted by lines; a frame is around the boxes of each at her own row.  A single moment has
+    the two side by side.
     """
     if len(snapshots) == 1:
         fig, axes = new_figure(7.2, 2.9, 1, 2, squeeze=False)
         axes = axes.T
     else:
-        fig, axes = new_figure(2.15 * len(snapshots), 4.4, 2, len(snapshots), squeeze=False, sharey="row",
+        fig, axes = new_figure(2.15 * len(snapshots), 4.1, 2, len(snapshots), squeeze=False, sharey="row",
                                height_ratios=(1.4, 1))  # fmt: skip
     edges = np.linspace(-1, 1, 41)
     # Few steps of colour: the page's pictures have a small palette, in which the lines below need their places.
     steps = colormaps["cividis"].resampled(9)
     for (top, bottom), (title, snapshot) in zip(axes.T, snapshots.items(), strict=True):
         shown = top.imshow(snapshot.grid, cmap=steps, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        people, slots = len(snapshot.boxes), snapshot.grid.shape[1] - len(snapshot.boxes)
+        borders = np.cumsum([0, *snapshot.boxes]) - 0.5
+        for person, (start, count) in enumerate(zip(borders, snapshot.boxes, strict=False)):
+            top.axhline(start, color="white", lw=0.7)
+            top.add_patch(Rectangle((person - 0.5, start), 1, count, fill=False, edgecolor=OWN_FRAME, lw=1.6, zorder=3))
         top.axvline(people - 0.5, color="white", lw=2)
-        slots = snapshot.grid.shape[1] - people
-        top.set_xticks([(people - 1) / 2, people + (slots - 1) / 2], [f"{people} rows", "queue"], fontsize=8)
-        top.set_yticks([])
+        top.set_xticks([(people - 1) / 2, people + (slots - 1) / 2], [f"rows 1 to {people}", "queue"], fontsize=8)
+        top.set_yticks((borders[1:] + borders[:-1]) / 2, [str(person + 1) for person in range(people)], fontsize=7)
+        top.tick_params(length=0)
         top.set_title(title, fontsize=9)
         for values, (color, _, line, name) in zip((snapshot.others, snapshot.queue, snapshot.own),
                                                   (OTHERS, QUEUE, OWN), strict=True):  # fmt: skip
@@ -138,7 +145,7 @@ def snapshots_figure(snapshots: Mapping[str, Snapshot], people: int) -> Figure:
         bottom.set(xlim=(-1, 1), ylim=(0, 40), xticks=[-1, 0, 1])
         bottom.set_xlabel("cosine", fontsize=8.5)
         plain(bottom)
-    axes[0, 0].set_ylabel(f"boxes of {people} people", fontsize=8.5)
+    axes[0, 0].set_ylabel("boxes of person", fontsize=8.5)
     axes[1, 0].set_ylabel("per cent of pairs", fontsize=8.5)
     axes[1, -1].legend(fontsize=7.5, frameon=False, loc="upper left")  # the first moment may have a peak there
     fig.colorbar(shown, ax=list(axes[0]), shrink=0.8, label="cosine")

@@ -43,6 +43,7 @@ class Structure:
     shapes: Mapping[str, tuple[int, ...]]  # "neck", "class tower", "box tower", "re-id tower", "embedding"
     depths: Mapping[str, int]  # convolutions in each tower
     reader: str  # the module whose output the embedding is read from: a key of ``shapes``
+    centred: bool  # detection is handed the neck's map with its mean subtracted, not the map as it is
 
 
 @torch.no_grad()
@@ -57,11 +58,13 @@ def structure_of(model: AlignPS, size: tuple[int, int] = (144, 224)) -> Structur
     if len(list(model.reid_tower.children())):
         towers["re-id tower"] = model.reid_tower
     outputs: dict[str, Tensor] = {}
+    inputs_of: dict[str, object] = {}
     handed: list[Tensor] = []
 
     def keep(name: str):
-        def hook(_module: nn.Module, _inputs: tuple, output: Tensor | list[Tensor]) -> None:
+        def hook(_module: nn.Module, inputs: tuple, output: Tensor | list[Tensor]) -> None:
             outputs.setdefault(name, output[0] if isinstance(output, list) else output)
+            inputs_of.setdefault(name, inputs[0])
 
         return hook
 
@@ -82,7 +85,7 @@ def structure_of(model: AlignPS, size: tuple[int, int] = (144, 224)) -> Structur
     reader = next((name for name, output in outputs.items() if handed and output is handed[0]), "neck")
     shapes["embedding"] = tuple(handed[1].shape[1:]) if handed else shapes["neck"]
     depths = {name: sum(isinstance(m, nn.Conv2d) for m in tower.modules()) for name, tower in towers.items()}
-    return Structure(shapes, depths, reader)
+    return Structure(shapes, depths, reader, inputs_of["class tower"] is not outputs["neck"])
 
 
 def structures_figure(models: Mapping[str, AlignPS], size: tuple[int, int] = (144, 224)) -> Figure:
@@ -104,9 +107,13 @@ def _draw_structure(ax: Axes, structure: Structure) -> None:
     words, foot = f"embedding, {structure.shapes['embedding'][0]}", 13.5
     if structure.reader == "neck":
         # Detection reads what re-id has shaped: the embedding lies below the towers, not beside them.
-        _box(ax, 50, 28, 92, 10, f"{words} = P3 itself", REID)
-        _arrow(ax, (50, foot), (50, 23))
-        foot = 33
+        _box(ax, 50, 24, 92, 10, f"{words} = P3{' - its mean' if structure.centred else ' itself'}", REID)
+        _arrow(ax, (50, foot), (50, 19))
+        foot = 29
+    # Where it stands says which arrows it is about: those into the towers.
+    ax.text(50, 0.5 * (foot + 43), f"detection reads {'P3 - its mean' if structure.centred else 'P3 as it is'}",
+            fontsize=7.4, style="italic", ha="center", va="center", zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     for number, name in enumerate(towers):
         middle, task = step * (number + 0.5), name.split()[0]
         color = REID if task == "re-id" else DETECTION

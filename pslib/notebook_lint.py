@@ -4,6 +4,7 @@ Each rule is a generator of complaints about one :class:`Page`; ``notebooks/READ
 """
 
 import ast
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from pslib import paths
 from pslib.errors import UserError
 
-__all__ = ["Exercise", "Page", "exercises", "lint", "lint_all", "lint_text", "series"]
+__all__ = ["Exercise", "Page", "code_hash", "exercises", "lint", "lint_all", "lint_text", "series"]
 
 MAX_BYTES = 300_000
 MAX_LINES = 25
@@ -29,6 +30,9 @@ MACHINE_PATH = re.compile(
 FENCE = re.compile(r"^(```|~~~)")
 WRONG = re.compile(r"<!--\s*wrong:(.*?)-->", re.S)
 SOLUTION = re.compile(r"```python\n(.*?)```", re.S)
+REFERENCES = re.compile(r"^#+ [^\n]*References[ ]*$(.*)", re.M | re.S)
+CODE = re.compile(r"`([\w/]+\.py|pslib(?:\.\w+)+)`")
+PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,42 @@ def template(page: Page) -> Iterator[str]:
             yield f"no heading with {wanted!r}"
 
 
+def same_code(page: Page) -> Iterator[str]:
+    stored = page.notebook.get("metadata", {}).get("pslib", {}).get("code")
+    if next(page.outputs(), None) is None or stored == code_hash(page.notebook):
+        return
+    changed = "its code cells have changed since its outputs were made"
+    what = changed if stored else "no hash says which code its outputs are of"
+    yield f"{what}: run `pslib notebooks publish {page.name[:2]}`"
+
+
+def code_paths(page: Page) -> Iterator[str]:
+    for index, cell in enumerate(page.cells):
+        found = REFERENCES.search(source_of(cell)) if cell["cell_type"] == "markdown" else None
+        for name in unknown_code(found[1]) if found else ():
+            yield f"cell {index}: the References name {name}, but there is no such file"
+
+
+def unknown_code(text: str) -> Iterator[str]:
+    """The code that ``text`` names and that is not in this package.
+
+    Code is named as ``pslib/folder/file.py``, after which ``other.py`` is of that folder, or as ``pslib.folder.file``.
+
+    >>> list(unknown_code("`pslib/models/neck.py`, `fcos.py`, `oim.py`; `pslib.models`; `losses/oim.py`"))
+    ['oim.py']
+    """
+    folder = PACKAGE
+    for name in CODE.findall(text):
+        if name.endswith(".py"):
+            path = PACKAGE / name.removeprefix("pslib/") if "/" in name else folder / name
+            folder = path.parent
+        else:
+            path = PACKAGE.joinpath(*name.split(".")[1:])
+            path = path if path.is_dir() else path.with_suffix(".py")
+        if not path.exists():
+            yield name
+
+
 def exercise_groups(page: Page) -> Iterator[str]:
     try:
         found = len(exercises(page.notebook))
@@ -258,6 +298,15 @@ def exercises(notebook: dict) -> list[Exercise]:
     return found
 
 
+def code_hash(notebook: dict) -> str:
+    """Twelve hex digits over the sources of all code cells in order, each exactly as the file holds it.
+
+    Publishing stores it in the metadata as ``pslib.code``: what the outputs beside the sources were made from.
+    """
+    sources = [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12]
+
+
 def source_of(cell: dict) -> str:
     return joined(cell.get("source", ""))
 
@@ -276,4 +325,4 @@ def without_data(text: str) -> str:
 
 
 RULES = (size, order, ids, parses, lengths, headings, alt_text, raw_pictures, errors, streams, widgets, machine_paths)
-SERIES_RULES = (template, exercise_groups)  # for notebooks of the series: NN_name.ipynb
+SERIES_RULES = (template, same_code, code_paths, exercise_groups)  # for notebooks of the series: NN_name.ipynb

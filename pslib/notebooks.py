@@ -12,7 +12,7 @@ from threading import Event
 
 from pslib import paths
 from pslib.errors import UserError
-from pslib.notebook_lint import lint, series, tags_of
+from pslib.notebook_lint import code_hash, lint, series, tags_of
 from pslib.progress import progress, say
 
 __all__ = ["chosen", "execute", "prepared", "publish", "run_series"]
@@ -171,8 +171,13 @@ def _execute_file(
 
 
 def _clean(notebook) -> None:
-    """Drop what changes with every run and tells a reader nothing: timestamps, versions, widget state."""
+    """Drop what changes with every run and tells a reader nothing: timestamps, versions, widget state.
+
+    The hash that goes in says which code the outputs are of; whoever executes under another profile has put the
+    parameters cell back before.
+    """
     notebook.metadata = {
+        "pslib": {"code": code_hash(notebook)},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }

@@ -315,5 +315,6 @@ class DeformableConv2d(nn.Module):
         return predicted[:, : 2 * self.taps], predicted[:, 2 * self.taps :].sigmoid()
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H_out, W_out), at offsets predicted from ``features`` itself."""
         offset, mask = self.predict_offsets(features)
         return deform_conv2d(features, offset, self.weight, self.bias, self.stride, self.padding, mask=mask)

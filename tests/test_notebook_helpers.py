@@ -15,6 +15,7 @@ from PIL import Image
 from pslib import notebook, notebooks, paths
 from pslib.cli import main
 from pslib.errors import UserError
+from pslib.notebook_lint import code_hash, lint
 from pslib.viz import figures
 
 
@@ -302,7 +303,12 @@ def test_publish_writes_back_clean_and_records_time(checkout, capsys):
     assert published.cells[1].source == 'PROFILE = "tiny"' and published.cells[2].outputs[0]["text"] == "small\n"
     assert [cell.get("execution_count") for cell in published.cells] == [None, 1, 2]
     assert not any("execution" in cell.metadata for cell in published.cells)
-    assert set(published.metadata) == {"kernelspec", "language_info"}
+    assert set(published.metadata) == {"kernelspec", "language_info", "pslib"}
+    # Of the sources that are committed, not of the parameters cell that was executed.
+    assert published.metadata["pslib"]["code"] == code_hash(json.loads(path.read_text()))
+    assert not any("publish 00" in complaint for complaint in lint(path))
+    path.write_text(path.read_text().replace("print(PROFILE)", "print(SEED)"))
+    assert any("changed since its outputs were made: run `pslib notebooks publish 00`" in text for text in lint(path))
     times = json.loads((paths.results_dir() / "notebook-times.json").read_text())
     assert times["00/small"]["seconds"] > 0
     assert "published" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from pslib.notebook_lint import (
     SERIES_RULES,
     WIDGET_STATE,
     WIDGET_VIEW,
+    code_hash,
     lint,
     lint_all,
     lint_text,
@@ -55,8 +56,14 @@ def good():
             code(3 + 2 * number, "check()", tags=["check"]),
             markdown(f"s{number}", SOLUTION, ["solution"]),
         ]
-    cells.append(markdown("end", "## What could mislead you\n## References"))
-    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    cells.append(markdown("end", "## What could mislead you\n## References\n- `pslib/ops.py`"))
+    return stamped({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+def stamped(notebook):
+    """The notebook as if its outputs were made by its present code."""
+    notebook["metadata"]["pslib"] = {"code": code_hash(notebook)}
+    return notebook
 
 
 def changed(index, **values):
@@ -81,6 +88,10 @@ def hidden_error(notebook):
 
 def stateless(notebook):
     notebook["metadata"]["widgets"] = {WIDGET_STATE: {}}
+
+
+def unstamped(notebook):
+    del notebook["metadata"]["pslib"]
 
 
 def remove(*indices):
@@ -125,6 +136,13 @@ PLANTED = [
     ("machine_paths", changed(3, source=r"## in C:\Users\ann"), "machine path C:"),
     ("template", changed(1, metadata={"tags": []}), "tagged parameters"),
     ("template", changed(14, source="## References"), "What could mislead you"),
+    ("same_code", changed(4, source="show()"), "changed since its outputs were made: run `pslib notebooks publish 07`"),
+    ("same_code", changed(4, source="%matplotlib inline\nshow() "), "changed since its outputs"),
+    ("same_code", remove(5, 6, 7), "changed since its outputs"),
+    ("same_code", unstamped, "no hash says which code its outputs are of: run `pslib notebooks publish 07`"),
+    ("code_paths", changed(14, source="## References\n- `pslib/models/neck.py`, `gradients.py`"), "gradients.py, but"),
+    ("code_paths", changed(14, source="## References\n- `pslib/nothing/neck.py`"), "pslib/nothing/neck.py, but"),
+    ("code_paths", changed(14, source="## References\n- `pslib.modles.neck`"), "pslib.modles.neck, but"),
     ("exercise_groups", remove(5, 6, 7), "2 exercises, 3 wanted"),
     ("exercise_groups", remove(7), "followed by its check"),
     ("exercise_groups", changed(7, source="<details>\n```python\nx = 1\n```"), "planted wrong answer"),
@@ -155,7 +173,7 @@ def test_every_rule_has_a_planted_notebook():
 def test_allowed_exceptions():
     notebook = good()
     changed(4, source=LONG, metadata={"tags": ["library:pslib.ops.f"]})(notebook)
-    assert lint_text(json.dumps(notebook), "07_x.ipynb") == []
+    assert lint_text(json.dumps(stamped(notebook)), "07_x.ipynb") == []
     notebook = good()
     with_output(ERROR, ["raises-exception"])(notebook)
     assert lint_text(json.dumps(notebook), "07_x.ipynb") == []
@@ -163,6 +181,19 @@ def test_allowed_exceptions():
     with_output(VIEW, ["widget-with-fallback"])(notebook)
     notebook["cells"][5]["outputs"] = [html(HTML)]
     assert lint_text(json.dumps(notebook), "07_x.ipynb") == []
+
+
+def test_only_code_with_outputs_needs_the_hash_of_its_sources():
+    notebook = good()
+    changed(0, source="# Another title\n![a street](street.png)")(notebook)
+    assert lint_text(json.dumps(notebook), "07_x.ipynb") == []  # prose may change without a run
+    del notebook["cells"][4]["outputs"][:]
+    unstamped(notebook)
+    assert lint_text(json.dumps(notebook), "07_x.ipynb") == []
+    notebook["cells"][4]["source"] = notebook["cells"][4]["source"].splitlines(keepends=True)  # as a file holds it
+    assert code_hash(notebook) == code_hash(good())
+    notebook["cells"][1], notebook["cells"][2] = notebook["cells"][2], notebook["cells"][1]
+    assert code_hash(notebook) != code_hash(good())
 
 
 def test_lint_command(tmp_path, capsys):

@@ -80,13 +80,14 @@ def contents(root) -> dict[str, tuple[dict, dict]]:
     return found
 
 
-def assert_same(one, other):
-    assert one.keys() == other.keys()
+def assert_same(one, other, told=""):
+    """Two roots' contents are equal; ``told`` is what a failure adds, such as the random seed."""
+    assert one.keys() == other.keys(), told
     for name, (info, arrays) in one.items():
-        assert info == other[name][0], name
-        assert arrays.keys() == other[name][1].keys()
+        assert info == other[name][0], (name, told)
+        assert arrays.keys() == other[name][1].keys(), (name, told)
         for part, values in arrays.items():
-            assert np.array_equal(values, other[name][1][part]), (name, part)
+            assert np.array_equal(values, other[name][1][part]), (name, part, told)
 
 
 @pytest.fixture(scope="module")
@@ -104,24 +105,49 @@ def undisturbed(processes, tmp_path_factory):
     return contents(root)
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path, start, undisturbed):
-    seed, span, kills = random.randrange(10**6), 2.0, 0
-    rng, root = random.Random(seed), make_root(tmp_path / "first")
-    while kills < 4:
-        process = start(root, "reproduce", "toy", "--seeds", "1")
+def killed(folder, start, command, rng, kills, span) -> Path:
+    """A root where ``command`` was killed ``kills`` times, each within ``span`` seconds after its work began."""
+    root, done = make_root(folder / f"within-{span}"), 0
+    while done < kills:
+        process = start(root, *command)
         wait_for((root / "build" / "runs" / "work").exists, process)
         time.sleep(rng.uniform(0, span))
         process.kill()
         if finish(process) == -signal.SIGKILL:
-            kills += 1
-        else:  # It was done before its moment came: begin anew, with earlier moments.
-            span, kills = span / 2, 0
-            root = make_root(tmp_path / f"within-{span}")
-    assert finish(start(root, "reproduce", "toy", "--seeds", "1")) == 0, (root / "log").read_text()
-    assert_same(contents(root), undisturbed)
+            done += 1
+        else:  # It ended before its moment came: begin anew, with earlier moments.
+            span, done = span / 2, 0
+            root = make_root(folder / f"within-{span}")
+    return root
+
+
+def ends_the_same(root, start, command, undisturbed, told):
+    """Started once more, ``command`` ends with the ``undisturbed`` records and leaves nothing else behind."""
+    assert finish(start(root, *command)) == 0, (told, (root / "log").read_text())
+    assert_same(contents(root), undisturbed, told)
     left = [path for path in (root / "build" / "runs" / "work").rglob("*") if path.suffix in (".pt", ".partial")]
     left += (root / "data" / "results").rglob("*.partial")
-    assert not left, f"random seed {seed}"
+    assert not left, told
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path, start, undisturbed):
+    command, seed = ("reproduce", "toy", "--seeds", "1"), random.randrange(10**6)
+    root = killed(tmp_path, start, command, random.Random(seed), kills=4, span=2.0)
+    ends_the_same(root, start, command, undisturbed, f"random seed {seed}")
+
+
+def test_table2_killed_at_a_random_moment_ends_with_the_same_records(tmp_path, start):
+    """The table's own recipes, eight steps each: nothing that they need may be missing from a checkpoint."""
+    command, seed = ("reproduce", "alignps-table2", "--profile", "tiny", "--seeds", "1"), random.randrange(10**6)
+    whole = make_root(tmp_path / "whole")
+    process = start(whole, *command)
+    wait_for((whole / "build" / "runs" / "work").exists, process)
+    began = time.monotonic()
+    assert finish(process) == 0, (whole / "log").read_text()
+    span, undisturbed = time.monotonic() - began, contents(whole)
+    assert len(undisturbed) == len(toy_experiment.TABLE2.rows)
+    root = killed(tmp_path, start, command, random.Random(seed), kills=1, span=span)
+    ends_the_same(root, start, command, undisturbed, f"random seed {seed}")
 
 
 def test_killed_after_a_checkpoint_it_goes_on_from_there(tmp_path, start, undisturbed):
@@ -187,7 +213,10 @@ def test_a_run_that_diverges_is_recorded_shown_and_leaves_the_others_alone(here,
     assert main(["reproduce", "toy-wild", "--seeds", "1"]) == 0  # and it is not tried again
     assert capsys.readouterr().out.count("(recorded)") == 3
     assert main(["ledger", "--experiment", "toy-wild"]) == 0
-    assert "undecided" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    (line,) = [line for line in table.splitlines() if line.split()[:3] == ["first", ">", "wild"]]
+    assert line.endswith("not recorded")
+    assert "not recorded yet: 'wild'; wild: seed 0 failed: training diverged" in " ".join(table.split())
 
 
 @pytest.mark.parametrize("damage", ["cut", "no arrays", "version"])

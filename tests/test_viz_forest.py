@@ -1,12 +1,13 @@
 """The ledger as pictures: what is drawn is what the entries say."""
 
+import numpy as np
 import pytest
 
 from pslib.evaluation.statistics import Interval, Verdict
 from pslib.experiments.ledger import NOT_RECORDED, Entry
 from pslib.experiments.registry import Claim
 from pslib.viz.figures import figure_html
-from pslib.viz.forest import VERDICT_STYLES, effect_in_words, forest_alt, forest_figure, tally, tally_figure
+from pslib.viz.forest import ROW, VERDICT_STYLES, effect_in_words, forest_alt, forest_figure, tally, tally_figure
 
 TITLES = {"cuhk-sysu": "left", "prw": "right"}
 
@@ -47,6 +48,37 @@ def test_forest_draws_intervals_margins_and_words(entries):
     assert NOT_RECORDED in [text.get_text() for text in right.texts]
     low, high = left.get_xlim()
     assert low < -9 and high > 7
+
+
+def test_a_row_can_be_read_off_wherever_the_plot_is_cut(entries):
+    fig = forest_figure(entries, TITLES)
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        low, high = ax.get_xlim()
+        shown = [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ax.get_xticks() if low <= tick <= high]
+        assert len(shown) >= 3
+        ticks = ax.xaxis.get_major_ticks()
+        assert all(tick.label1.get_visible() and tick.label2.get_visible() for tick in ticks)  # below and above
+        lines = [tick.gridline for tick in (*ticks, *ax.xaxis.get_minor_ticks())]
+        assert len(lines) > len(ticks) and all(line.get_visible() for line in lines)
+        assert ax.get_axisbelow() is True  # behind the marks
+        numbers = {place: [text.get_text() for text in ax.texts if text.get_position()[1] == place
+                           and text.get_position()[0] < high] for place in (0, 2)}  # fmt: skip
+        assert numbers == {0: shown, 2: shown}  # both experiments' heading rows
+
+
+def test_rows_are_whole_pixels_high_so_that_they_pack_well(entries):
+    many = [entry(f"claim {number}", kind, "reproduced", Interval(5, 3, 7), 12.0) for number in range(25)
+            for kind in TITLES]  # fmt: skip
+    for some in (entries, many):
+        fig = forest_figure(some, TITLES)
+        fig.draw_without_rendering()
+        places = fig.axes[0].transData.transform([(0, row) for row in range(4)])[:, 1]
+        assert -np.diff(places) == pytest.approx([ROW] * 3, abs=1e-6) and ROW == round(ROW)
+    packed = figure_html(fig, "rows")
+    stretched = forest_figure(many, TITLES)
+    stretched.set_size_inches(9.0, stretched.get_size_inches()[1] + 0.2)
+    assert len(packed) < 0.9 * len(figure_html(stretched, "rows"))
 
 
 def test_forest_of_nothing_recorded():

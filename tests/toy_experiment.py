@@ -1,4 +1,4 @@
-"""An experiment of two short runs on the toy set, for tests of ``pslib reproduce`` in processes of their own."""
+"""Experiments of short runs on the toy set, for tests of ``pslib reproduce`` in processes of their own."""
 
 import os
 import sys
@@ -7,10 +7,12 @@ from pathlib import Path
 
 from toy_sets import toy_recipe, write_toy_set
 
+from pslib import paths
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.registry import Claim, Experiment
 from pslib.training.trainer import train
 
+WEIGHTS = paths.weights_dir()  # before a test names another root
 RUN = toy_recipe(name="toy", schedule__steps=10, model__class_threshold=0.0)
 VARIANTS = {
     "toy": RUN,
@@ -28,17 +30,35 @@ TOY = Experiment(
     kinds=("cuhk-sysu",),
     variants=VARIANTS,
 )
-WITH_FAILURE = replace(TOY, name="toy-wild", rows={"first": "toy", "wild": "toy-wild", "second": "toy-concat"})
+WITH_FAILURE = replace(
+    TOY,
+    name="toy-wild",
+    rows={"first": "toy", "wild": "toy-wild", "second": "toy-concat"},
+    claims=(*TOY.claims, Claim("first > wild", "The first is better.", {"first": 1, "wild": -1})),
+)
+
+
+def _few_steps(experiment: Experiment, rows: tuple[str, ...], steps: int) -> Experiment:
+    """``experiment`` under its own name, with its own recipes of some of its rows but for the number of steps."""
+    chosen = {label: experiment.rows[label] for label in rows}
+    variants = {name: experiment.variants[name].with_(schedule__steps=steps) for name in chosen.values()}
+    return replace(experiment, rows=chosen, claims=(), kinds=("cuhk-sysu",), variants=variants)
+
+
+TABLE2 = _few_steps(EXPERIMENTS["alignps-table2"], ("none", "all"), steps=8)
 
 
 def install() -> None:
-    """Make the toy experiments known to this process, its checkpoints frequent."""
-    EXPERIMENTS.update({TOY.name: TOY, WITH_FAILURE.name: WITH_FAILURE})
+    """Make these experiments known to this process, its checkpoints frequent."""
+    EXPERIMENTS.update({experiment.name: experiment for experiment in (TOY, WITH_FAILURE, TABLE2)})
     train.__kwdefaults__["checkpoint_every"] = 2
 
 
 def make_root(folder: Path) -> Path:
-    """A root for ``PSLIB_ROOT`` whose drawn set is the toy set."""
+    """A root for ``PSLIB_ROOT`` whose drawn set is the toy set, with the checkout's weights."""
+    weights = folder / "data" / "weights"
+    weights.parent.mkdir(parents=True)
+    weights.symlink_to(WEIGHTS, target_is_directory=True)
     drawn = folder / "data" / "synthetic" / "tiny"
     for name, seed in (("cuhk-sysu", 0), ("cuhk-sysu-val", 1)):
         write_toy_set(drawn / name, seed)

@@ -68,7 +68,7 @@ def find_recipe(name: str, kind: str) -> Recipe:
 
 
 def at_profile(recipe: Recipe, profile: str) -> Recipe:
-    """A variant, defined at the tiny profile, at another one."""
+    """A variant, defined at the tiny profile, at another one.  Raises UserError if there is no such profile."""
     changes = dict(PROFILE_CHANGES[require_choice("profile", profile, PROFILE_CHANGES)])
     if profile == "tiny":
         return recipe.with_(profile=profile)

@@ -63,6 +63,7 @@ class Record:
 
     @property
     def recipe(self) -> Recipe:
+        """The recipe that was run, rebuilt.  Raises UserError or TypeError where it is of another version."""
         return recipe_from_dict(self.info["recipe"])
 
     @property
@@ -79,7 +80,10 @@ class Record:
         return str(self.info.get("trained_commit") or self.info.get("commit", ""))
 
     def reading(self, read: str) -> "Record":
-        """The same run with another of its model's embeddings of a person, as "dense"; ``""`` is the main one."""
+        """The same run with another of its model's embeddings of a person, as "dense"; ``""`` is the main one.
+
+        Raises UserError if the record holds no such reading.
+        """
         results = self.info.get("results", {})
         if read in ("", results.get("read")):
             return self
@@ -93,11 +97,14 @@ class Record:
         return Record(self.path, self.info | {"results": others[read]}, arrays)
 
     def ap(self, protocol: str, boxes: str = "detected") -> np.ndarray:
-        """Average precision of each query, (Q,), 0..1; ``boxes`` is "detected" or "ground-truth"."""
+        """Average precision of each query, (Q,), 0..1; ``boxes`` is "detected" or "ground-truth".
+
+        Raises UserError if the record has no such protocol or boxes.
+        """
         return self._array(protocol, boxes, "ap").astype(np.float64)
 
     def rank(self, protocol: str, boxes: str = "detected") -> np.ndarray:
-        """Rank of the first right match of each query, (Q,); 0 where none was found."""
+        """Rank of the first right match of each query, (Q,); 0 where none was found.  Raises as :meth:`ap` does."""
         return self._array(protocol, boxes, "rank").astype(np.int64)
 
     def people(self, protocol: str) -> np.ndarray:
@@ -112,7 +119,10 @@ class Record:
 
 
 def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
-    """Rebuild a recipe from its JSON form."""
+    """Rebuild a recipe from its JSON form.
+
+    Raises UserError if this version does not know its model or one of its choices, TypeError if one of its fields.
+    """
 
     def tuples(value: Any) -> Any:
         return tuple(tuples(item) for item in value) if isinstance(value, list) else value
@@ -151,7 +161,10 @@ def find_record(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:
 
 
 def write_record(stem: Path, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write ``stem.npz`` and ``stem.json``, each atomically, and return the JSON's path."""
+    """Write ``stem.npz`` and ``stem.json``, each atomically, and return the JSON's path.
+
+    Raises UserError if they cannot be written, as on a full disk.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -178,7 +191,10 @@ def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Read one record by the path of its JSON."""
+    """Read one record by the path of its JSON.
+
+    Raises UserError if one of its files is missing or damaged, if it is of another version, or lacks what it needs.
+    """
     try:
         info = json.loads(path.read_text())
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:

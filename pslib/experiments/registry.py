@@ -87,7 +87,7 @@ class Experiment:
                 raise UserError(f"claim {claim.name!r} of {self.name} names no row: {sorted(unknown)[0]!r} is unknown.")
 
     def recipe(self, label: str, kind: str) -> Recipe:
-        """The recipe of row ``label`` on the set ``kind``, tiny profile."""
+        """The recipe of row ``label`` on the set ``kind``, tiny profile.  Raises UserError if there is no such row."""
         return self.variants[self._row(label)[0]].with_(kind=kind)
 
     def read(self, label: str) -> str:

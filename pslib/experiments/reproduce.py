@@ -45,7 +45,7 @@ class Job:
 
 
 def kinds_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
-    """The sets that ``kind`` asks for, "both" or one of the experiment's."""
+    """The sets that ``kind`` asks for, "both" or one of the experiment's.  Raises UserError if it is neither."""
     if require_choice("set", kind, (*KINDS, "both")) == "both":
         return experiment.kinds
     return (require_choice(f"set of {experiment.name}", kind, experiment.kinds),)
@@ -54,7 +54,8 @@ def kinds_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
 def jobs_of(experiment: Experiment, profile: str, kinds: Sequence[str], seeds: int) -> list[Job]:
     """All runs of an experiment, every row of one seed before the next seed begins.
 
-    Cross-validated rows have a run for each fold, whatever ``seeds`` says.
+    Cross-validated rows have a run for each fold, whatever ``seeds`` says.  Raises UserError if ``seeds`` is below 1 or
+    there is no such profile.
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds are no runs of {experiment.name}: give --seeds at least 1.")

@@ -238,6 +238,9 @@ def run(
 
     A record that is there stays as it is.  Where only its weights are missing, the model is trained again for them.
     Two processes may not compute one run at a time: whoever calls holds its :func:`run_lock`.
+
+    Training that diverges is recorded as such.  Raises UserError if it diverges where a record says that it did not, if
+    that record or the checkpoint cannot be read, or if the new record cannot be written.
     """
     run_hash = recipe_hash(recipe, data.fingerprint)
     stem = record_stem(records, recipe, run_hash, seed)

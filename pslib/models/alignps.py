@@ -32,6 +32,7 @@ from pslib.models.neck import LEVELS, AlignedFeatureAggregation
 
 __all__ = ["STRUCTURES", "AlignPSConfig", "DenseOutput", "AlignPS", "rows_of_cells"]
 
+
 @dataclass(frozen=True)
 class DenseOutput:
     """Everything the network says about a batch, cells of all levels in one row of A = sum of H*W."""
@@ -103,6 +104,11 @@ class AlignPS(nn.Module):
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """B images (3, H, W) of any sizes, in training with a target each, to the losses or, in evaluation, to B dicts.
+
+        Losses are scalars, unweighted.  A dict holds the detections of an image: ``boxes`` (N, 4) xyxy px, ``scores``
+        (N,) in 0..1 and ``embeddings`` (N, D) of unit length.
+        """
         batch = batch_images(images, multiple=self.backbone.strides[-1])
         dense = self.dense(batch)
         if self.training:

@@ -61,6 +61,7 @@ class AlignedFeatureAggregation(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """C3, C4, C5, each (B, its width, H/stride, W/stride), to a map (B, channels, H/stride, W/stride) a level."""
         merged = self.merge(maps)
         return [self.output[level](merged[level]) for level in self.levels]
 

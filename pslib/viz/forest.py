@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import AutoMinorLocator, MaxNLocator
 
 from pslib.experiments.ledger import NOT_RECORDED, Entry
 from pslib.experiments.ledger_text import claim_label
 from pslib.experiments.registry import Claim
-from pslib.viz.figures import PALETTE, new_figure
+from pslib.viz.figures import DPI, PALETTE, new_figure
 
 __all__ = ["VERDICT_STYLES", "effect_in_words", "forest_alt", "forest_figure", "tally", "tally_figure"]
 
@@ -23,8 +24,9 @@ VERDICT_STYLES = {
     NOT_RECORDED: ("#DDDDDD", "", "..."),
 }
 LARGE, MEDIUM = 3.0, 1.0  # points
-ROW = 0.185  # inches
-MARGIN = "#E3E3E3"
+ROW = 18  # px: of a whole number rows are drawn alike, and the packed picture is half as large
+MARGIN = "#D4D4D4"
+GUIDE, FAINT = "#CCCCCC", "#E8E8E8"
 
 
 def effect_in_words(effect: float | None, claim: Claim | None = None) -> str:
@@ -92,15 +94,23 @@ def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure
     """All claims, one row each and one panel a set: difference, 95 % interval, margin (grey), the verdict's mark.
 
     ``titles`` gives each set's panel its title.  Differences are in points of per cent: of search mAP, where the row
-    does not say in brackets of what.  Beside a row stands in words how large the paper's own difference is.
+    does not say in brackets of what.  Beside a row stands in words how large the paper's own difference is.  The plot
+    is taller than a screen: every experiment's heading row repeats the numbers of the axis.
     """
     rows = _rows(entries)
-    fig, axes = new_figure(9.0, ROW * len(rows) + 1.0, 1, len(titles), squeeze=False, sharey=True, sharex=True)
+    fig, axes = new_figure(9.0, ROW * len(rows) / DPI + 1.2, 1, len(titles), squeeze=False, sharey=True, sharex=True)
     ends = [end for entry in entries if entry.interval for end in (entry.interval.low, entry.interval.high)]
     low, high = min([-3.0, *ends]), max([3.0, *ends])
     gap = 0.04 * (high - low)
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
     for ax, (kind, title) in zip(axes.flat, titles.items(), strict=True):
+        ax.set_xlim(low - gap, high + gap)
+        ax.set_xticks([tick for tick in ticks if low - gap <= tick <= high + gap])
         ax.axvline(0, color="black", lw=0.8)
+        ax.grid(axis="x", color=GUIDE, lw=0.6)
+        ax.xaxis.set_minor_locator(AutoMinorLocator(2))
+        ax.grid(axis="x", which="minor", color=FAINT, lw=0.6)
+        ax.set_axisbelow(True)
         for place, row in enumerate(rows):
             if isinstance(row, tuple):
                 found = next((entry for entry in entries if (entry.experiment, entry.claim.name) == row
@@ -108,21 +118,20 @@ def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure
                 if found is not None:
                     _draw_row(ax, place, found, high + gap)
             else:
-                ax.axhline(place, color="#BBBBBB", lw=0.6)
+                _draw_heading(ax, place, high + gap)
         ax.set_title(title, fontsize=9)
-        ax.text(high + gap, -1.0, "paper's own:", fontsize=7, va="center", clip_on=False)
-        ax.set_xlim(low - gap, high + gap)
         ax.set_xlabel("difference, points of per cent", fontsize=8)
-        ax.tick_params(labelsize=7.5, length=2)
-        ax.tick_params(axis="y", length=0)
-        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(labelsize=7.5, length=2, top=True, labeltop=True)
+        ax.tick_params(axis="y", length=0, pad=10)
+        ax.spines[["right", "left"]].set_visible(False)
     told = {(entry.experiment, entry.claim.name): claim_label(entry.claim) for entry in entries}
     labels = [told[row] if isinstance(row, tuple) else row for row in rows]
     axes[0, 0].set_yticks(range(len(rows)), labels, fontsize=7)
     for text, row in zip(axes[0, 0].get_yticklabels(), rows, strict=True):
         text.set_fontweight("normal" if isinstance(row, tuple) else "bold")
-    axes[0, 0].set_ylim(len(rows) - 0.4, -1.6)
+    axes[0, 0].set_ylim(len(rows) - 0.4, -0.6)
     fig.legend(handles=_legend(), loc="outside upper center", ncols=5, fontsize=7.5, frameon=False)
+    _fit_rows(fig, axes[0, 0])
     return fig
 
 
@@ -147,8 +156,28 @@ def _rows(entries: Sequence[Entry]) -> list[str | tuple[str, str]]:
     return list(rows)
 
 
+def _fit_rows(fig: Figure, ax: Axes) -> None:
+    """Make the figure as high as rows of ``ROW`` pixels need; what stands above and below them keeps its height."""
+    fig.draw_without_rendering()
+    (_, first), (_, second) = ax.transData.transform([(0, 0), (0, 1)])
+    bottom, top = ax.get_ylim()
+    width, height = fig.get_size_inches()
+    fig.set_size_inches(width, height + (ROW - (first - second)) * (bottom - top) / fig.dpi)
+
+
+def _draw_heading(ax: Axes, place: int, edge: float) -> None:
+    """A line with the numbers of the axis on it, at the grid's lines."""
+    ax.axhline(place, color="#BBBBBB", lw=0.6)
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    for value in ax.get_xticks():
+        told = f"{value:g}".replace("-", "\N{MINUS SIGN}")
+        ax.text(value, place, told, fontsize=6.5, ha="center", va="center", color="#555555", bbox=behind)
+    ax.text(edge, place, "paper's own:", fontsize=7, va="center", clip_on=False)
+
+
 def _draw_row(ax: Axes, place: int, entry: Entry, edge: float) -> None:
     margin = entry.claim.margin
+    ax.axhline(place, color=FAINT, lw=0.6, zorder=0.5)
     ax.add_patch(Rectangle((-margin, place - 0.4), 2 * margin, 0.8, color=MARGIN, lw=0))
     ax.text(edge, place, effect_in_words(entry.effect, entry.claim), fontsize=7, va="center", clip_on=False)
     if entry.interval is None:

@@ -280,11 +280,19 @@ def test_the_committed_records():
             assert needed["ROI-AlignPS"] >= 0.95 * needed["AlignPS"] > 1e6, (name, boxes)
 
 
-@pytest.mark.parametrize("rival", ["ROI-AlignPS", "NAE", "SeqNet"])
-def test_alignps_is_the_fastest_in_float32_as_readme_says(rival):
-    """By the whole interval, not by the medians alone."""
+@pytest.mark.parametrize("rival", ["NAE", "SeqNet"])
+def test_alignps_is_faster_in_float32_as_readme_says(rival):
+    """By the whole interval, not by the medians alone, with every number of people."""
     record = cost.cost_records()["cpu"]
-    assert record["precision"] == "float32" and cost.time_ratio(record, rival, boxes=20).low > 1
+    assert record["precision"] == "float32" and record["repeats"] >= 6
+    assert all(cost.time_ratio(record, rival, boxes=boxes).low > 1 for boxes in record["boxes"])
+
+
+def test_roi_alignps_is_not_measured_faster_than_the_part_of_it_that_is_alignps():
+    """At 20 people it does a twentieth more, which a CPU's clock here cannot tell; at 100 it can."""
+    record = cost.cost_records()["cpu"]
+    found = {boxes: cost.time_ratio(record, "ROI-AlignPS", boxes=boxes) for boxes in record["boxes"]}
+    assert found[20].middle > 1 and found[6].middle > 1 and found[100].low > 1
 
 
 @pytest.mark.parametrize("name", list(cost.MODELS))

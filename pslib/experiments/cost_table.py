@@ -146,9 +146,9 @@ def standing(ratios: Mapping[str, Ratio | float], rivals: Sequence[str]) -> str:
     >>> standing({"NAE": 0.9}, ("NAE",))
     'AlignPS is below 0 of 1 rivals, above NAE'
     """
-    ends = {name: ratios[name] for name in rivals if name in ratios}
-    low, high = ({name: one[end] if isinstance(one, Ratio) else one for name, one in ends.items()} for end in (1, 2))
-    below, above = [name for name in ends if low[name] > 1], [name for name in ends if high[name] < 1]
+    found = {name: ratios[name] for name in rivals if name in ratios}
+    ends = {name: one if isinstance(one, Ratio) else Ratio(one, one, one) for name, one in found.items()}
+    below, above = [name for name in ends if ends[name].low > 1], [name for name in ends if ends[name].high < 1]
     level = [name for name in ends if name not in below and name not in above]
     parts = (
         f" ({'; '.join(below)})" if below else "",

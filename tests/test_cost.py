@@ -151,9 +151,14 @@ def test_a_run_and_its_record(tmp_path, monkeypatch):
     assert rows["AlignPS"]["peak_bytes"] > 1e6 and rows["AlignPS"]["elsewhere"]["6"]["peak_bytes"] > 1e6
     assert "elsewhere" not in rows["OIM, plain"] and rows["OIM, plain"]["peak_bytes"] > 1e6
     assert rows["OIM, plain"]["flops"] == {"20": rows["OIM"]["flops"]["20"]}
+    measured = [rows["OIM"], rows["OIM"]["elsewhere"]["6"]]
+    assert all(len(one["reference"]["cpu"]) == len(one["reference"]["wall"]) == 1 for one in measured)
+    assert not any("reference" in rows[name] for name in ("AlignPS", "AlignPS, plain", "OIM, plain"))
+    assert cost.time_ratio(record, "OIM").middle == rows["OIM"]["cpu"][0] / rows["OIM"]["reference"]["cpu"][0]
     assert record["provenance"]["components"]["ops"] >= 1
     head, _, alignps, oim, plain, _, other, _, fewer, _ = cost.table_lines(record)
     assert head.startswith("160 x 96 px, 20 people found, 30 proposals") and "cpu seconds" in head
+    assert "ratios within each, AlignPS timed right before every other, with their range" in head
     assert alignps.split()[2:6] == ["1.00"] * 4 and oim.split()[6] == "1.93" and len(plain.split()) == 11
     assert other == "6 people found" and fewer.split()[0] == "AlignPS"
     path.with_name("toy-half.json").write_text(path.read_text())
@@ -177,6 +182,24 @@ def test_turns_of_a_run(monkeypatch):
     assert list(half["models"]) == ["AlignPS"] and "elsewhere" not in half["models"]["AlignPS"]
     assert "bfloat16" in cost.precision_line(half, record) and cost.precision_line(record, half) == ""
     assert cost.precision_line(half, record | {"threads": 64}) == ""
+
+
+def test_alignps_is_timed_right_before_every_rival(monkeypatch):
+    order = []
+    watched = cost._call
+    monkeypatch.setattr(cost, "prepare", lambda model, precision: model)
+    monkeypatch.setattr(cost, "peak_memory", lambda call, device: 0)
+
+    def call(model, image, boxes):
+        return lambda: (order.append(type(model).__name__), watched(model, image, boxes)())
+
+    monkeypatch.setattr(cost, "_call", call)
+    models = ("AlignPS", "NAE", "SeqNet")
+    cost.run_cost((96, 64), (6,), 2, precision="bfloat16", models=models, proposals=10, profile="tiny")
+    assert order == ["AlignPS", "AlignPS", "NAE", "AlignPS", "SeqNet"] * 2
+    order.clear()
+    cost.run_cost((96, 64), (6,), 1, models=models[1:], proposals=10, profile="tiny")
+    assert order == ["NAE", "NAE", "SeqNet", "SeqNet"]  # prepared, plain; nothing to stand beside
 
 
 def made_up():
@@ -236,6 +259,17 @@ def test_a_machine_that_slows_down_half_way_leaves_the_ratio_alone():
     record["models"]["NAE"]["cpu"].pop()
     with pytest.raises(ValueError, match="zip"):
         cost.time_ratio(record, "NAE")
+
+
+def test_a_machine_that_slows_down_within_a_turn_leaves_the_ratio_alone():
+    """It is over AlignPS's calls right before the rival's; over one call for the whole turn it is 3.0, or 0.75."""
+    record = made_up()
+    record["models"] |= {"AlignPS": {"cpu": [1.0, 2.0]}, "NAE": {"cpu": [3.0, 1.5]}, "OIM": {"cpu": [2.0, 4.0]}}
+    assert cost.time_ratio(record, "NAE") == pytest.approx((1.875, 0.75, 3.0))
+    record["models"]["NAE"]["reference"] = {"cpu": [2.0, 1.0], "wall": [4.0, 5.0]}
+    assert cost.time_ratio(record, "NAE") == pytest.approx((1.5, 1.5, 1.5))
+    assert cost.time_ratio(record, "NAE", "OIM") == pytest.approx((0.9375, 0.375, 1.5))  # no rival of its own
+    assert cost.time_ratio(record, "OIM") == pytest.approx((2.0, 2.0, 2.0))
 
 
 def test_the_interval_of_a_ratio_holds_as_often_as_it_says():

@@ -2,7 +2,8 @@
 
 All models have a ResNet-50 of random weights and the papers' sizes; their boxes an image are fixed
 (:func:`pslib.evaluation.cost.fixed_boxes`), all are prepared alike (:func:`pslib.evaluation.fast.prepare`), and they
-take turns.  Milliseconds belong to the machine; the ratios are what can be held against the paper's.  The records are
+take turns.  A turn of all takes minutes, in which a machine changes its pace, so AlignPS is timed again right before
+each rival.  Milliseconds belong to the machine; the ratios are what can be held against the paper's.  The records are
 read and printed by :mod:`pslib.experiments.cost_table`.
 """
 
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from pslib.errors import UserError, require_choice
-from pslib.evaluation.cost import answer, fixed_boxes, images_of, parameter_count, peak_memory, take_turns
+from pslib.evaluation.cost import Times, answer, fixed_boxes, images_of, parameter_count, peak_memory, take_turns
 from pslib.evaluation.fast import PRECISIONS, prepare
 from pslib.evaluation.flops import count_flops
 from pslib.experiments.cost_table import (
     COST_VERSION,
     PLAIN,
+    REFERENCE,
     SEPARATE,
     Ratio,
     clock_of,
@@ -56,6 +58,7 @@ __all__ = [
 
 IDENTITIES = 5532  # of CUHK-SYSU's training people
 SIZE, BOXES, PROPOSALS = (1500, 900), (6, 100, 20), 300
+BEFORE = f"{REFERENCE} before "  # a model: the reference's own call right before that model's, in each turn
 
 
 def _recipe(name: str, **changes: Any) -> Any:
@@ -155,8 +158,9 @@ def run_cost(
     """Measure the ``models`` on one image of ``size`` (width, height) px; returns the record.
 
     At each number of ``boxes`` an untimed first call of every model tells its peak memory, then the models take
-    ``repeats`` turns; FLOPs are counted at each.  In float32 every model takes part as it was built, too, at the last
-    number of boxes: what preparing gains it.  ``out`` is the JSON to write, in one piece.
+    ``repeats`` turns, AlignPS right before each of the others; FLOPs are counted at each.  In float32 every model takes
+    part as it was built, too, at the last number of boxes: what preparing gains it.  ``out`` is the JSON to write, in
+    one piece.
     """
     require_choice("precision", precision, PRECISIONS)
     if not models or not boxes or min(size) < 32:
@@ -182,8 +186,11 @@ def run_cost(
         # Also the calls that warm up: what a library prepares for a shape it sees first is nobody's time.
         first = progress(calls.items(), f"{count} people, first calls")
         peaks = {name: peak_memory(call, device) for name, call in first}
-        for name, times in take_turns(calls, repeats, device, warm_ups=0, desc=f"{count} people, turns").items():
-            found = {"peak_bytes": peaks[name], "wall": _seconds(times.wall), "cpu": _seconds(times.cpu)}
+        turns = take_turns(_beside(calls), repeats, device, warm_ups=0, desc=f"{count} people, turns")
+        for name in calls:
+            found = {"peak_bytes": peaks[name], **_seconds(turns[name])}
+            if f"{BEFORE}{name}" in turns:
+                found["reference"] = _seconds(turns[f"{BEFORE}{name}"])
             if at_last:
                 rows[name] |= found
             else:
@@ -224,13 +231,29 @@ def _call(model: nn.Module, image: Tensor, boxes: int) -> Callable[[], object]:
     return call
 
 
+def _beside(calls: Mapping[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    """The calls in the order of a turn: each prepared rival right after the reference, and right before its plain form.
+
+    >>> list(_beside({"AlignPS": print, "NAE": print, "AlignPS, plain": print, "NAE, plain": print}))
+    ['AlignPS', 'AlignPS, plain', 'AlignPS before NAE', 'NAE', 'NAE, plain']
+    """
+    order: dict[str, Callable[[], object]] = {}
+    for name in calls:
+        if name.endswith(PLAIN):
+            continue
+        if name != REFERENCE and REFERENCE in calls:
+            order[f"{BEFORE}{name}"] = calls[REFERENCE]
+        order |= {form: calls[form] for form in (name, f"{name}{PLAIN}") if form in calls}
+    return order
+
+
 def _counts(one: Built) -> dict[str, Any]:
     """What of a model is counted, not measured; its FLOPs at each number of boxes are still to come."""
     return {"parameters": parameter_count(one.plain, TRAINING_ONLY.get(one.name, ())), "flops": {}}
 
 
-def _seconds(times: Sequence[float]) -> list[float]:
-    return [round(seconds, 4) for seconds in times]
+def _seconds(times: Times) -> dict[str, list[float]]:
+    return {clock: [round(seconds, 4) for seconds in getattr(times, clock)] for clock in ("wall", "cpu")}
 
 
 def _largest(by_module: Mapping[str, int], share: float = 0.02) -> dict[str, int]:

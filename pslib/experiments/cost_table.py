@@ -2,7 +2,8 @@
 
 A row is a prepared model, or with :data:`PLAIN` after its name the same model as it was built.  It holds seconds of
 each call and bytes at the peak, measured at the last number of ``boxes``; under ``elsewhere`` the same at the others.
-All models took turns, so their k-th calls are of one time, and two models are compared turn by turn.
+All models took turns, so their k-th calls are of one time, and two models are compared turn by turn.  Where a row has
+``reference``, these are the seconds of AlignPS's calls right before its own.
 """
 
 import json
@@ -19,13 +20,14 @@ from pslib.experiments.reported import reported
 from pslib.training.recipe import COMPONENT_VERSIONS
 
 __all__ = [
-    "COST_VERSION", "PARTS", "PLAIN", "SEPARATE", "Ratio", "clock_of", "cost_records", "measured_at", "median_seconds",
-    "precision_line", "preparing_lines", "record_label", "reported_ratio", "stale_reason", "standing", "table_lines",
-    "time_ratio",
+    "COST_VERSION", "PARTS", "PLAIN", "REFERENCE", "SEPARATE", "Ratio", "clock_of", "cost_records", "measured_at",
+    "median_seconds", "precision_line", "preparing_lines", "record_label", "reported_ratio", "stale_reason", "standing",
+    "table_lines", "time_ratio",
 ]  # fmt: skip
 
 COST_VERSION = 3
 PLAIN = ", plain"  # after the name of a model that is timed as it was built
+REFERENCE = "AlignPS"  # whose time is 1
 SEPARATE = "AlignPS + NAE"  # two networks, as Table VI's first rows read them
 PARTS = ("ops", "model", "two_stage", "roi_branch")  # of COMPONENT_VERSIONS what a search at test runs through
 
@@ -113,14 +115,15 @@ def median_seconds(
 def time_ratio(
     record: Mapping[str, Any],
     name: str,
-    over: str = "AlignPS",
+    over: str = REFERENCE,
     boxes: int | None = None,
     clock: str | None = None,
 ) -> Ratio | None:
     """Time of ``name`` over that of ``over``, turn by turn; None where one of the two was not measured.
 
-    With ``boxes`` people and by the ``clock`` ("cpu" or "wall"), the record's own unless told.  The interval is that of
-    the turns' order statistics: it supposes nothing about how times scatter.
+    Over AlignPS these are pairs of calls, one right after the other, where the record has them.  With ``boxes`` people
+    and by the ``clock`` ("cpu" or "wall"), the record's own unless told.  The interval is that of the turns' order
+    statistics: it supposes nothing about how times scatter.
 
     >>> seconds = {"AlignPS": [1, 2, 1], "NAE": [2, 6, 1]}
     >>> rows = {name: {"cpu": values} for name, values in seconds.items()}
@@ -130,6 +133,8 @@ def time_ratio(
     ours, theirs = (measured_at(record, one, boxes) for one in (over, name))
     if ours is None or theirs is None:
         return None
+    if over == REFERENCE:
+        ours = theirs.get("reference", ours)
     clock = clock or clock_of(record)
     turns = np.array([other / own for other, own in zip(theirs[clock], ours[clock], strict=True)])
     interval = quantile_test(turns, p=0.5).confidence_interval(0.95)
@@ -174,10 +179,13 @@ def table_lines(record: Mapping[str, Any]) -> list[str]:
     the wall, and "REPORTED" of times in Table IX; "s" are seconds by the record's own clock.
     """
     width, height = record["size"]
+    paired = any("reference" in row for row in record["models"].values())
     lines = [
         f"{width} x {height} px, {record['boxes'][-1]} people found, {record['proposals']} proposals where a model has "
         f"them; {record['precision']}, {record['provenance']['device']}, {record['threads']} threads, "
-        f"{clock_of(record)} seconds; medians of {record['repeats']} turns, ratios within each, with "
+        f"{clock_of(record)} seconds; medians of {record['repeats']} turns, ratios within each"
+        + (f", {REFERENCE} timed right before every other" if paired else "")
+        + ", with "
         + ("their range" if record["repeats"] < 6 else "a 95 % interval"),
         *([stale_reason(record)] if stale_reason(record) else []),
         *_block(record, record["boxes"][-1]),

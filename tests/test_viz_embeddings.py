@@ -116,6 +116,22 @@ def test_panels_hold_every_point_once_and_the_numbers_in_their_titles():
     assert note in draw.panels_alt(panels) and draw.panels_alt(panels).endswith("; two")
 
 
+def test_no_title_runs_into_the_next_panels():
+    """Eight small panels whose line of numbers is too wide at the usual size; a short title keeps that size."""
+    features, labels = clouds()
+    points = draw.pca(features)
+    panel = draw.Panel(points, draw.by_person(labels), "purity 0.57, drawn 0.60, w/b 0.50")
+    fig = draw.panels_figure({f"model {number}": panel for number in range(8)}, 4, width=8.0)
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        title, frame = ax.title.get_window_extent(), ax.get_window_extent()
+        assert frame.x0 - 1 <= title.x0 and title.x1 <= frame.x1 + 1
+    sizes = {ax.title.get_fontsize() for ax in fig.axes}
+    assert len(sizes) == 1 and 6 < sizes.pop() < 8.5
+    (ax,) = draw.panels_figure({"one": draw.Panel(points, draw.by_person(labels))}, 4).axes
+    assert ax.title.get_fontsize() == 8.5
+
+
 def test_numbers_stand_where_they_are_and_the_rank_correlation_is_told():
     worth = {"a": 10.0, "b": 20.0, "c": 30.0}
     fig = draw.numbers_figure({"good": {"a": 1, "b": 2, "c": 9}, "bad": {"a": 3, "b": 2, "c": 1}}, worth, "mAP")

@@ -151,14 +151,23 @@ def panels_figure(
     fig, axes = new_figure(width, rows * (side + 0.12) + 0.3 * legend, rows, columns, squeeze=False)
     for ax, (title, panel) in zip(axes.flat, panels.items(), strict=False):
         draw_points(ax, panel.points, panel.groups, size)
-        ax.set_title(f"{title}\n{panel.note}".strip(), fontsize=8.5 if columns < 5 else 7)
+        ax.set_title(f"{title}\n{panel.note}".strip(), fontsize=8.5)
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     if legend:
         names = next(iter(panels.values())).groups.names
         fig.legend(handles=legend_handles(names), loc="outside lower center", ncols=min(len(names), 5), fontsize=8,
                    frameon=False)  # fmt: skip
+    _fit_titles(axes.flat[: len(panels)])
     return fig
+
+
+def _fit_titles(axes: Sequence[Axes]) -> None:
+    """One size for the titles of all ``axes``, small enough that none is wider than its panel."""
+    axes[0].figure.draw_without_rendering()  # only then is known how wide a panel is
+    fill = max(ax.title.get_window_extent().width / ax.get_window_extent().width for ax in axes)
+    for ax in axes:
+        ax.title.set_fontsize(ax.title.get_fontsize() / max(fill, 1.0))
 
 
 def panels_alt(panels: Mapping[str, Panel]) -> str:

@@ -14,6 +14,7 @@ from pslib.experiments.pictured import Known, Pictured, Row
 from pslib.experiments.records import Record
 from pslib.viz import embeddings as draw
 from pslib.viz import linked_view as view
+from pslib.viz.legible import illegible
 from pslib.viz.point_picker import PATHS
 
 
@@ -179,6 +180,20 @@ def test_crops_say_who_is_near_where(linked):
     same, other = "same person", "other person"
     assert words == (f"Point 0, person 1. Nearest in the space: {same}, {same}, {other}, {other}. "
                      f"Nearest on the picture: {other}, {other}, {same}, {other}. 3 of 4 are the same.")  # fmt: skip
+
+
+@pytest.mark.parametrize("camera", [0, 6])
+def test_what_stands_below_a_crop_is_no_wider_than_it(linked, camera):
+    """With all that a box may have: a branch of the longest name, a camera, a part hidden, a distance."""
+    known = replace(linked.known, camera=np.full(6, camera), visible=np.full(6, 0.47), height=np.full(6, 128.0))
+    both = replace(linked, known=known, branch=np.array(["ROI-AlignPS, dense branch"] * 6))
+    fig, words = view.crops_figure(both, 0)
+    assert words.startswith("Point 0, person 1 (ROI-AlignPS, dense branch). ")
+    assert illegible(fig) == []
+    below = [text for text in fig.axes[0].texts if text.get_fontsize() < 8]
+    assert "ROI-AlignPS, dense branch" in [text.get_text() for text in below]
+    for text in below:
+        assert text.get_window_extent().width < 158, text.get_text()  # px from one crop to the next
 
 
 def test_picker_gets_places_marks_and_an_order_by_person(linked):

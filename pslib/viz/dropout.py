@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from pslib.viz.figures import PALETTE, new_figure, plain
 
@@ -122,6 +123,10 @@ def arms_figure(arms: Mapping[str, Arm], lams: Sequence[float], logarithmic: Seq
             ax.plot(places, values.mean(axis=0), color=color, ls=line, marker=mark, ms=6, lw=1.8, label=name)
         if measure in logarithmic:
             ax.set_yscale("log")
+            ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            for set_formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+                set_formatter("{x:g}")
+            ax.tick_params(which="minor", labelsize=8)
         ax.set_xticks(places, [f"{lam:g}" for lam in lams])
         ax.set_title(measure, fontsize=9.5)
         plain(ax)

@@ -15,6 +15,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pslib import progress
+from pslib.viz.legible import illegible
+
 __all__ = ["OTHER", "PALETTE", "RIGHT", "SECOND", "WRONG", "draw_boxes", "figure_html", "image_grid", "new_figure",
            "plain", "show", "to_array"]
 
@@ -173,9 +176,15 @@ def figure_html(fig: Figure, alt: str, caption: str | None = None, *, quality: i
 
 
 def show(fig: Figure, alt: str, caption: str | None = None, *, quality: int | None = None) -> None:
-    """Show ``fig`` in the notebook with alt text (what a reader who cannot see it needs to know) and a caption."""
+    """Show ``fig`` in the notebook with alt text (what a reader who cannot see it needs to know) and a caption.
+
+    Where pages are made for others (``PSLIB_PLAIN=1``) words that cannot be read raise ValueError; whoever tries things
+    out is shown her figure all the same.
+    """
     from IPython.display import display
 
+    if progress.plain() and (faults := illegible(fig, min(1.0, MAX_WIDTH_INCHES / fig.get_figwidth()))):
+        raise ValueError(f"the figure '{alt}' cannot be read: {'; '.join(faults)}")
     text = f"[figure: {alt}]"
     display({"text/html": figure_html(fig, alt, caption, quality=quality), "text/plain": text}, raw=True)
 

@@ -182,9 +182,10 @@ def _tile(linked: Linked, index: int, chosen: int | None, line: str) -> Tile:
     verdict = "query" if chosen is None else "right" if _same(linked, index, chosen) else "wrong"
     hidden = f", {100 * known.visible[index]:.0f} % visible" if np.isfinite(known.visible[index]) else ""
     camera = f", camera {known.camera[index]}" if known.camera[index] else ""
-    who = _name(linked, index)
-    return Tile(crop, box, verdict, (f"{who}, {line}" if chosen is not None else who,
-                                     f"{known.height[index]:.0f} px{hidden}{camera}"))  # fmt: skip
+    who = f"person {_number(linked, index)}"
+    branch = [str(linked.branch[index])] if linked.branch is not None else []
+    lines = [f"{who}, {line}" if chosen is not None else who, *branch, f"{known.height[index]:.0f} px{hidden}{camera}"]
+    return Tile(crop, box, verdict, tuple(lines))
 
 
 def _same(linked: Linked, first: int, second: int) -> bool:
@@ -196,7 +197,10 @@ def _verdicts(linked: Linked, index: int, others: np.ndarray) -> str:
 
 
 def _name(linked: Linked, index: int) -> str:
-    """Person 1, 2 ... in the order of the ids."""
-    number = int(np.searchsorted(np.unique(linked.pictured.people), linked.pictured.people[index])) + 1
     branch = f" ({linked.branch[index]})" if linked.branch is not None else ""
-    return f"person {number}{branch}"
+    return f"person {_number(linked, index)}{branch}"
+
+
+def _number(linked: Linked, index: int) -> int:
+    """1, 2 ... in the order of the ids."""
+    return int(np.searchsorted(np.unique(linked.pictured.people), linked.pictured.people[index])) + 1

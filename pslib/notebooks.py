@@ -12,7 +12,8 @@ from threading import Event
 
 from pslib import paths
 from pslib.errors import UserError
-from pslib.notebook_lint import code_hash, lint, series, tags_of
+from pslib.notebook_lint import lint
+from pslib.notebook_page import code_hash, series, tags_of
 from pslib.progress import progress, say
 
 __all__ = ["chosen", "execute", "prepared", "publish", "run_series"]

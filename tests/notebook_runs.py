@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-from pslib.notebook_lint import exercises
+from pslib.notebook_page import exercises
 from pslib.notebooks import execute, prepared
 
 __all__ = ["NotebookRun", "run_notebook"]

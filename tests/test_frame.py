@@ -29,7 +29,7 @@ LAYERS = (
     {"training"},
     {"experiments"},
     {"viz"},
-    {"notebook", "notebooks", "notebook_lint", "bench", "doctor", "search_page", "cli", "__main__"},
+    {"notebook", "notebooks", "notebook_lint", "notebook_page", "bench", "doctor", "search_page", "cli", "__main__"},
 )
 
 VOCABULARY = "pslib.data.annotations"  # what a label means: plain data classes that every layer may speak of

@@ -15,7 +15,8 @@ from PIL import Image
 from pslib import notebook, notebooks, paths
 from pslib.cli import main
 from pslib.errors import UserError
-from pslib.notebook_lint import code_hash, lint
+from pslib.notebook_lint import lint
+from pslib.notebook_page import code_hash
 from pslib.viz import figures
 
 

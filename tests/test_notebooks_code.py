@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from pslib.notebook_lint import series, source_of, tags_of
+from pslib.notebook_page import series, source_of, tags_of
 
 
 def definition(tree, name):

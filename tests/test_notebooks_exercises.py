@@ -5,7 +5,7 @@ import nbformat
 import pytest
 from notebook_runs import run_notebook
 
-from pslib.notebook_lint import exercises, series
+from pslib.notebook_page import exercises, series
 
 
 @pytest.mark.notebooks

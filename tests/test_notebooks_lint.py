@@ -16,13 +16,11 @@ from pslib.notebook_lint import (
     SERIES_RULES,
     WIDGET_STATE,
     WIDGET_VIEW,
-    code_hash,
     lint,
     lint_all,
     lint_text,
-    series,
-    source_of,
 )
+from pslib.notebook_page import code_hash, series, source_of
 
 HTML = '<figure><img class="pslib" alt="a line that rises" src="data:image/png;base64,AA/tmp/x=="></figure>'
 

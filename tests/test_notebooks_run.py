@@ -3,7 +3,7 @@
 import pytest
 from notebook_runs import run_notebook
 
-from pslib.notebook_lint import series
+from pslib.notebook_page import series
 
 pytestmark = pytest.mark.notebooks
 

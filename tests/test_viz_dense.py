@@ -1,8 +1,11 @@
 """Pictures of a dense detector, plots that compare models, and re-id by pyramid level."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from pslib.data.annotations import UNLABELLED
@@ -57,7 +60,9 @@ def test_assignment_figure_fills_each_positive_cell_once():
     for ax, stride in zip(fig.axes, STRIDES.values(), strict=True):
         outlines = [patch.get_linestyle() for patch in ax.patches if not patch.get_fill()]
         answered = [bool(((strides == stride) & (matched == person)).any()) for person in range(2)]
-        assert outlines == ["solid" if one else "dotted" for one in answered]
+        assert outlines == ["solid" if one else "dotted" for one in answered for _ in range(2)]  # her color on black
+    drawn = {to_hex(patch.get_facecolor()) for patch in fig.axes[1].patches if patch.get_fill()}
+    assert drawn <= {to_hex(patch.get_edgecolor()) for patch in fig.axes[1].patches if not patch.get_fill()}
 
 
 def test_cell_figure_names_the_four_distances():
@@ -76,6 +81,18 @@ def test_detections_are_told_hit_from_miss_by_more_than_colour():
     fig = dense.detections_figure([IMAGE], truth, found, min_score=0.3)
     assert fig.axes[0].get_title() == "1 of 2 people found, 1 false"
     assert f"{RIGHT[2]} 0.90" in texts(fig) and f"{WRONG[2]} 0.50" in texts(fig)
+
+
+def test_scores_of_neighbors_do_not_cover_each_other():
+    """Two people side by side and one at the right edge: the labels stand apart, none is cut."""
+    image = np.zeros((144, 224, 3), np.uint8)
+    boxes = torch.tensor([[50.0, 40, 62, 80], [58.0, 42, 70, 80], [214.0, 40, 223, 80]])
+    fig = dense.detections_figure([image] * 2, [boxes] * 2, [{"boxes": boxes, "scores": torch.full((3,), 0.9)}] * 2)
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        frames = [text.get_window_extent() for text in ax.texts]
+        assert len(frames) == 3 and not any(one.overlaps(other) for one, other in combinations(frames, 2))
+        assert all(ax.bbox.x0 <= one.x0 and one.x1 <= ax.bbox.x1 + 1 for one in frames)
 
 
 @pytest.mark.parametrize("boxes", [np.zeros((0, 4), np.float32), np.array([[5, 5, 15, 30]], np.float32)])
@@ -103,7 +120,7 @@ def test_architecture_is_drawn_from_real_shapes(structure, levels):
     assert ("P5" in shapes) == ("P5" in levels)
     shown = "\n".join(texts(architecture_figure(model, (33, 50))))
     assert "48 x 12 x 16" in shown
-    assert ("(P5 not read)" in shown) == ("P5" not in levels)
+    assert ("(P5 not made)" in shown) == ("P5" not in levels)
     assert ("re-id tower" in shown) == (structure == "parallel")
 
 
@@ -143,19 +160,25 @@ def test_embed_boxes_reads_what_the_evaluation_reads(baseline):
     assert strides.tolist() == [4, 16]
 
 
-def slow_retrieval(found: BoxEmbeddings, groups: np.ndarray, row: int, column: int) -> float:
-    """Mean AP with every other person's box as a distractor, by sorting."""
-    values = []
+def slow_retrieval(found: BoxEmbeddings, groups: np.ndarray, distractors: int) -> dict[tuple[int, int], list[float]]:
+    """AP of every query by (query's group, gallery's group), by sorting, with the same draws."""
+    rng, values = np.random.default_rng(0), {}
     for query in range(len(groups)):
-        if groups[query] != row or found.people[query] == UNLABELLED:
+        if found.people[query] == UNLABELLED:
             continue
-        gallery = [box for box in range(len(groups))
-                   if groups[box] == column and found.frames[box] != found.frames[query]]  # fmt: skip
-        gallery.sort(key=lambda box: -float(found.embeddings[box] @ found.embeddings[query]))
-        right = [found.people[box] == found.people[query] for box in gallery]
-        if any(right) and not all(right):
-            values.append(np.mean([sum(right[: at + 1]) / (at + 1) for at, hit in enumerate(right) if hit]))
-    return float(np.mean(values))
+        for column in range(3):
+            pool = [box for box in range(len(groups))
+                    if groups[box] == column and found.frames[box] != found.frames[query]]  # fmt: skip
+            others = [box for box in pool if found.people[box] != found.people[query]]
+            hers = [box for box in pool if found.people[box] == found.people[query]]
+            if not hers or len(others) < distractors:
+                continue
+            gallery = hers + list(rng.choice(others, distractors, replace=False))
+            gallery.sort(key=lambda box: -float(found.embeddings[box] @ found.embeddings[query]))
+            right = [box in hers for box in gallery]
+            precisions = [sum(right[: at + 1]) / (at + 1) for at, hit in enumerate(right) if hit]
+            values.setdefault((groups[query], column), []).append(np.mean(precisions))
+    return values
 
 
 def drawn_boxes(seed: int, count: int = 60) -> tuple[BoxEmbeddings, np.ndarray]:
@@ -171,10 +194,26 @@ def drawn_boxes(seed: int, count: int = 60) -> tuple[BoxEmbeddings, np.ndarray]:
 @pytest.mark.parametrize("seed", range(3))
 def test_retrieval_by_level_against_sorting(seed):
     found, groups = drawn_boxes(seed)
-    result = retrieval_by_level(found, groups, np.random.default_rng(0), distractors=1000)
+    result = retrieval_by_level(found, groups, np.random.default_rng(0), distractors=12)
+    slow = slow_retrieval(found, groups, 12)
     for row in range(3):
         for column in range(3):
-            assert result.ap[row, column] == pytest.approx(slow_retrieval(found, groups, row, column))
+            values = slow.get((row, column), [])
+            assert result.queries[row, column] == len(values)
+            assert result.ap[row, column] == pytest.approx(np.mean(values) if values else np.nan, nan_ok=True)
+    assert 0 < result.queries.sum() < (found.people != UNLABELLED).sum() * 3
+
+
+def test_a_small_group_does_not_look_easier():
+    """Embeddings of chance, two boxes a person in each group: 40 boxes are as hard as 400, or are left out."""
+    people = np.concatenate([np.arange(400) // 2, np.arange(40) // 2, np.arange(40) // 2])
+    groups = np.repeat([0, 1, 2], [400, 40, 40])
+    embeddings = np.random.default_rng(0).normal(size=(480, 16)).astype(np.float32)
+    found = BoxEmbeddings(embeddings, np.full(480, 4), np.zeros((480, 4)), people, np.arange(480))
+    few = retrieval_by_level(found, groups, np.random.default_rng(0), distractors=30)
+    assert few.queries[2, :2].tolist() == [40, 40] and few.ap[2, 0] == pytest.approx(few.ap[2, 1], abs=0.05)
+    many = retrieval_by_level(found, groups, np.random.default_rng(0), distractors=300)
+    assert many.queries[2].tolist() == [40, 0, 0] and np.isnan(many.ap[2, 1:]).all()
 
 
 def test_retrieval_sees_planted_misalignment():

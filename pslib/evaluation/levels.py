@@ -79,12 +79,13 @@ def retrieval_by_level(
     """Average precision from every group of boxes to every other.
 
     ``groups`` (N,) holds 0..L-1.  A query is a labelled box; its gallery in a column is the same person's boxes of that
-    group in other frames, and ``distractors`` boxes of other people of that group, drawn by ``rng``.  The number of
-    distractors is the same everywhere, or a group with more people would look harder.
+    group in other frames, and ``distractors`` boxes of other people of that group, drawn by ``rng``.  Their number is
+    the same everywhere, or a group with fewer people would look easier: where a group has not as many for a query, it
+    is left out of that column.
 
     >>> embeddings = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     >>> two = BoxEmbeddings(embeddings, np.full(4, 4), np.zeros((4, 4)), np.array([7, 7, 8, 8]), np.arange(4))
-    >>> retrieval_by_level(two, np.zeros(4, int), np.random.default_rng(0)).ap.tolist()
+    >>> retrieval_by_level(two, np.zeros(4, int), np.random.default_rng(0), distractors=2).ap.tolist()
     [[1.0]]
     """
     count = int(groups.max()) + 1
@@ -97,9 +98,9 @@ def retrieval_by_level(
         for column in range(count):
             pool = elsewhere & (groups == column)
             others = np.flatnonzero(pool & ~mine)
-            if not (pool & mine).any() or not len(others):
+            if not (pool & mine).any() or len(others) < distractors:
                 continue
-            drawn = cosine[rng.choice(others, min(distractors, len(others)), replace=False)]
+            drawn = cosine[rng.choice(others, distractors, replace=False)]
             right = np.sort(cosine[pool & mine])[::-1]
             cell = groups[query], column
             sums[(slice(None), *cell)] += _average_precision(right, drawn), right.mean(), drawn.mean()

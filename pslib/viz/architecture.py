@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import Circle, FancyBboxPatch
 from torch import nn
 
 from pslib.models.alignps import AlignPS
@@ -81,24 +81,34 @@ def architecture_figure(model: AlignPS, size: tuple[int, int] = (144, 224), titl
     ax.axis("off")
     rows = {"3": 6.0, "4": 20.5, "5": 35.0}
     draw_block(ax, 0, 4.0, 10, 13, "image", shapes["image"], SHARED)
-    draw_arrow(ax, (10, 10.5), (14, 10.5))
+    draw_arrow(ax, (10, 10.5), (12.5, 10.5))
     ax.text(0, 0.5, f"channels x height x width; in the head as on {config.levels[0]}", fontsize=7.5, color="#333333")
-    ax.text(20.5, 48, "backbone", fontsize=9, ha="center", weight="bold")
-    ax.text(42, 48, f"neck ({_neck_words(config)})", fontsize=9, ha="center", weight="bold")
+    ax.text(18.5, 48, "backbone", fontsize=9, ha="center", weight="bold")
+    ax.text(41, 48, f"neck ({_neck_words(config)})", fontsize=9, ha="center", weight="bold")
     for number, y in rows.items():
-        draw_block(ax, 14, y, 13, 9, f"C{number}, stride {model.backbone.strides[int(number) - 3]}",
+        draw_block(ax, 12.5, y, 12, 9, f"C{number}, stride {model.backbone.strides[int(number) - 3]}",
                shapes[f"C{number}"], SHARED)  # fmt: skip
-        used = f"P{number}" in config.levels
-        draw_block(ax, 36, y, 13, 9, f"P{number}" if used else f"(P{number} not read)",
-               shapes.get(f"P{number}"), SHARED if used else "white")  # fmt: skip
-        draw_arrow(ax, (27, y + 4.5), (36, y + 4.5), _convolution(model.neck.lateral[int(number) - 3]))
         if number != "3":
-            draw_arrow(ax, (20.5, y - 5.5), (20.5, y))
-            draw_arrow(ax, (42.5, y), (42.5, y - 5.5), config.topdown, beside=True)
+            draw_arrow(ax, (18.5, y - 5.5), (18.5, y))
+        _draw_neck_row(ax, model, shapes, number, y + 4.5)
     _draw_head(ax, model, shapes, rows)
     if title:
         fig.suptitle(title, fontsize=10)
     return fig
+
+
+def _draw_neck_row(ax: Axes, model: AlignPS, shapes: dict[str, tuple[int, ...]], number: str, y: float) -> None:
+    """Lateral convolution, a ring where the coarser map joins, and the output convolution of a level that is read."""
+    config, middle, radius = model.config, 33.7, 1.1
+    draw_arrow(ax, (24.5, y), (middle - radius, y), _convolution(model.neck.lateral[int(number) - 3]))
+    ax.add_patch(Circle((middle, y), radius, facecolor=SHARED, edgecolor="#333333", linewidth=1))
+    if number != "3":
+        draw_arrow(ax, (middle, y - radius), (middle, y - 14.5 + radius), f"x2, {config.topdown}", beside=True)
+    used = f"P{number}" in config.levels
+    if used:
+        draw_arrow(ax, (middle + radius, y), (42.5, y), _convolution(model.neck.output[f"P{number}"]))
+    draw_block(ax, 42.5, y - 4.5, 11, 9, f"P{number}" if used else f"(P{number} not made)",
+               shapes.get(f"P{number}"), SHARED if used else "white")  # fmt: skip
 
 
 def _draw_head(ax: Axes, model: AlignPS, shapes: dict[str, tuple[int, ...]], rows: dict[str, float]) -> None:
@@ -128,9 +138,9 @@ def _draw_head(ax: Axes, model: AlignPS, shapes: dict[str, tuple[int, ...]], row
         y = rows[level[1]] + 4.5
         for name, top in tops.items():
             if name != "reid" or config.structure == "parallel":
-                draw_arrow(ax, (49, y), (58, top + 5))
+                draw_arrow(ax, (53.5, y), (58, top + 5))
     if reid_first:
-        draw_arrow(ax, (49, 8), (85, 7), "the map itself, spatial mean subtracted")
+        draw_arrow(ax, (53.5, 8), (85, 7), "the map itself, spatial mean subtracted")
     elif config.structure != "parallel":
         draw_arrow(ax, (67.5, tops[config.structure]), (85, 7))
 
@@ -140,7 +150,7 @@ def _neck_words(config) -> str:
 
 
 def _convolution(layer: nn.Module) -> str:
-    """What a lateral convolution is, in a word."""
+    """What a convolution of the neck is, in a word."""
     if isinstance(layer, DeformableConv2d):
         return "3x3 deform."
     return f"{layer.kernel_size[0]}x{layer.kernel_size[1]} conv"

@@ -46,7 +46,7 @@ def assignment_figure(
     """One panel a level: its positive cells as filled squares in the colour of the person they answer for.
 
     ``boxes`` (N, 4); ``points`` (A, 2), ``strides`` (A,), ``matched`` (A,) as ``assign_targets`` takes and gives them.
-    A box is solid on levels that have cells for it and dotted elsewhere.
+    A box has her colour, too, and is solid on levels that have cells for it and dotted elsewhere.
     """
     picture = to_array(image)
     fig, axes = _panels(picture.shape[:2], len(levels))
@@ -59,9 +59,10 @@ def assignment_figure(
         answered = set(matched[here].tolist())
         for person, box in enumerate(boxes):
             style = "solid" if person in answered else "dotted"
-            draw_boxes(ax, box[None], color="black", linestyle=style, linewidth=1.3)
+            draw_boxes(ax, box[None], color="black", linestyle=style, linewidth=2.2)
+            draw_boxes(ax, box[None], color=_PEOPLE[person % 6], linestyle=style, linewidth=1.4)
             ax.text(float(box[0]) + 0.5, float(box[3]) - 1, str(person), fontsize=7, color="black",
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
+                    bbox={"facecolor": _PEOPLE[person % 6], "edgecolor": "black", "lw": 0.4, "pad": 0.8})  # fmt: skip
         ax.set_title(f"{level} (stride {stride}): {int(here.sum())} positive of {int((strides == stride).sum())}",
                      fontsize=9)  # fmt: skip
     return fig
@@ -136,10 +137,22 @@ def detections_figure(
         _lay(ax, picture)
         draw_boxes(ax, boxes, color=OTHER[0], linestyle=OTHER[1], linewidth=1.4)
         scores = [f"{score:.2f}" for score in result["scores"][sure].tolist()]
-        draw_boxes(ax, result["boxes"][sure], scores, right=hit.tolist(), linewidth=1.2, fontsize=5.5)
+        room = picture.shape[1] / (72 * width / columns)  # px of the picture to a point of a letter
+        draw_boxes(ax, result["boxes"][sure], scores, right=hit.tolist(), linewidth=1.2, fontsize=5.5,
+                   below=_crowded(result["boxes"][sure], 26 * room, 9 * room))  # fmt: skip
         ax.set_title(f"{reached} of {len(boxes)} people found, {int((~hit).sum())} false", fontsize=9)
         ax.set(xticks=[], yticks=[], xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
     return fig
+
+
+def _crowded(boxes: Tensor, wide: float, high: float) -> list[bool]:
+    """Which labels of ``wide`` x ``high`` px at the upper left corners of ``boxes`` would cover one before them."""
+    corners: list[tuple[float, float]] = []
+    crowded = []
+    for x, y in boxes[:, :2].tolist():
+        crowded.append(any(abs(x - left) < wide and abs(y - top) < high for left, top in corners))
+        corners += [] if crowded[-1] else [(x, y)]
+    return crowded
 
 
 def _panels(size: tuple[int, int], count: int) -> tuple[Figure, Sequence[Axes]]:

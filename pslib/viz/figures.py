@@ -92,8 +92,9 @@ def draw_boxes(
     linestyle: str | None = None,
     linewidth: float = 1.8,
     fontsize: float = 7,
+    below: Sequence[bool] | None = None,
 ) -> None:
-    """Draw ``boxes`` (N, 4) xyxy on ``ax``, with one text each.
+    """Draw ``boxes`` (N, 4) xyxy on ``ax``, with one text each, above its box or ``below`` it.
 
     ``right`` holds True (same person), False (other person), "second" (a second box on the right person) or None for
     each box, and then decides colour, line and mark; otherwise all boxes have ``color`` and are solid.
@@ -111,7 +112,10 @@ def draw_boxes(
         )
         text = " ".join(part for part in (style[2], labels[index] if labels is not None else "") if part)
         if text:
-            ax.text(x1, y1 - 1.5, text, fontsize=fontsize, color="white", va="bottom", ha="left", clip_on=True,
+            under = below is not None and below[index]
+            last = bool(ax.images) and x1 > 0.88 * max(ax.get_xlim())  # no room to the right
+            ax.text(x2 if last else x1, y2 + 1.5 if under else y1 - 1.5, text, fontsize=fontsize, color="white",
+                    ha="right" if last else "left", va="top" if under else "bottom", clip_on=True,
                     bbox={"facecolor": style[0], "edgecolor": "none", "pad": 1.0})
 
 

@@ -411,6 +411,8 @@ LATE = {
     ("alignps-table5", "AFA's convolutions > the backbone's", "cuhk-sysu"),
     ("alignps-table6", "separate: concatenation is no better", "cuhk-sysu"),
     ("alignps-table6", "separate: concatenation is no better", "prw"),
+    ("alignps-table6", "separate: concatenation > AlignPS, true boxes", "cuhk-sysu"),
+    ("alignps-table6", "separate: concatenation > AlignPS, true boxes", "prw"),
     ("alignps-table6", "concatenation: joint with RPN > separate", "cuhk-sysu"),
     ("alignps-table6", "concatenation: joint with RPN > separate", "prw"),
 }

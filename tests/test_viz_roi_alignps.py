@@ -38,6 +38,7 @@ def test_shapes_are_those_of_the_model_which_is_left_alone():
 def test_architecture_draws_the_rpn_only_where_there_is_one():
     with_rpn, without = texts(roi_alignps_figure(build())), texts(roi_alignps_figure(build(rpn=False)))
     assert "RPN" in with_rpn and "RPN" not in without
+    assert "the embeddings: P3 itself" in without and "which cell" in without  # they do not pass through the head
     assert f"2 x {SMALL.channels + 20}" in with_rpn
 
 

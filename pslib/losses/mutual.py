@@ -1,7 +1,7 @@
 """What two branches that describe the same people can teach each other: information, consensus, or difference.
 
-AlignPS, Sec. III-D2.  ROI-AlignPS embeds every person twice, in the dense branch (A) and in the ROI branch (R), and
-adds one or more of three losses between the branches:
+AlignPS, Sec. III-D, branch-level mutual learning.  ROI-AlignPS embeds every person twice, in the dense branch (A) and
+in the ROI branch (R), and adds one or more of three losses between the branches:
 
 * *mutual information* (Eqs. 5 to 7): knowing a person's embedding of one branch should tell as much as possible about
   that of the other, whatever the form of the dependence.  The integral of Eq. 5 cannot be computed from samples, so a

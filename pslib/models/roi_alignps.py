@@ -197,7 +197,7 @@ class RoiAlignPS(nn.Module):
     def mutual_losses(self, dense: Tensor, roi: Tensor) -> dict[str, Tensor]:
         """The losses between the branches, of one unit mean a branch and person: (K, D_dense) and (K, D_roi).
 
-        Sec. III-D2.  The posteriors that KL compares are each branch's own: its memory's, at its temperature.
+        Sec. III-D.  The posteriors that KL compares are each branch's own: its memory's, at its temperature.
         """
         config, losses = self.config, {}
         if "information" in config.mutual:

@@ -1,6 +1,6 @@
 """The bound of mutual information in pictures: how it rises, and when the number it gives is worth anything.
 
-AlignPS, Sec. III-D2, Eq. 6, on the Gaussians of :mod:`pslib.training.gaussians`, whose information is known.
+AlignPS, Sec. III-D, Eq. 6, on the Gaussians of :mod:`pslib.training.gaussians`, whose information is known.
 """
 
 import math

@@ -69,11 +69,11 @@ def roi_alignps_shapes(
 def roi_alignps_figure(model: RoiAlignPS, size: tuple[int, int] = (144, 224)) -> Figure:
     """Draw ``model`` with two people; numbers are those of :func:`roi_alignps_shapes`, what only trains is dashed."""
     shapes = roi_alignps_shapes(model, size)
-    fig, ax = new_figure(8.6, 3.9)
-    ax.set(xlim=(0, 103), ylim=(2, 54))
+    fig, ax = new_figure(8.6, 4.1)
+    ax.set(xlim=(0, 103), ylim=(-2, 54))
     ax.axis("off")
     ax.text(61, 51.5, "ROI branch: explicit alignment", fontsize=9, ha="center", weight="bold")
-    ax.text(61, 3.6, "dense branch: implicit alignment (AlignPS)", fontsize=9, ha="center", weight="bold")
+    ax.text(61, -0.8, "dense branch: implicit alignment (AlignPS)", fontsize=9, ha="center", weight="bold")
     draw_block(ax, 0, 21, 12, 10, "image", shapes["image"], SHARED)
     for name, y in (("C3", 8), ("C4", 21), ("C5", 34)):
         draw_block(ax, 15, y, 11, 9.5, name, shapes[name], SHARED)
@@ -87,7 +87,11 @@ def roi_alignps_figure(model: RoiAlignPS, size: tuple[int, int] = (144, 224)) ->
     draw_block(ax, 51, 8, 13, 9.5, "head: boxes", (shapes["dense"][0], 4), DETECTION)
     draw_arrow(ax, (45, 12.7), (51, 12.7))
     draw_block(ax, 76, 8, 12, 9.5, "one cell each", shapes["dense"], REID)
-    draw_arrow(ax, (64, 12.7), (76, 12.7))
+    draw_arrow(ax, (64, 12.7), (76, 12.7), "which cell")
+    # The embeddings are the neck's map ("re-id first"); the head, which reads it too, only says where to take them.
+    ax.plot([39, 39, 82], [8, 5.2, 5.2], color="#555555", lw=0.9)
+    draw_arrow(ax, (82, 5.1), (82, 8))
+    ax.text(60.5, 4.6, "the embeddings: P3 itself", fontsize=7, color="#333333", ha="center", va="top")
     draw_block(ax, 51, 27, 13, 10, "RoIAlign", shapes["regions"], SHARED)
     draw_arrow(ax, (26, 27), (51, 31), "the map C4")
     draw_arrow(ax, (57.5, 17.5), (57.5, 27), "the boxes found", beside=True)

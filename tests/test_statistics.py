@@ -1,5 +1,7 @@
 """Bootstrap intervals cover what they should; the verdict rule says what was agreed."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -112,8 +114,17 @@ def test_verdict_rule(per_seed, ends, margin, kind, word):
 
 
 def test_verdict_tells_how_much_more():
-    said = verdict(np.array([1.0, 3.0]), Interval(2.0, -2.0, 6.0))  # half width 4, needed 2: four times as many
-    assert "about 4 times as many" in said.reason
+    said = verdict(np.array([1.0, 3.0]), Interval(2.0, -2.0, 6.0))  # half width 4, needed 2: (1.43 * 2) squared
+    assert "about 9 times as many" in said.reason
+
+
+def test_as_much_more_as_the_verdict_tells_decides_four_times_in_five():
+    """A difference of 1 point measured with a half width of 4: means of as many times more persons, drawn anew."""
+    said = verdict(np.array([1.0]), Interval(1.0, -3.0, 5.0))
+    times = int(re.search(r"about (\d+) times", said.reason)[1])
+    half_width = 4.0 / np.sqrt(times)
+    means = np.random.default_rng(0).normal(1.0, half_width / 1.96, 20_000)
+    assert np.mean(means - half_width > 0) == pytest.approx(0.8, abs=0.02)
 
 
 def test_undecided_says_what_is_excluded_already():

@@ -22,6 +22,7 @@ __all__ = [
     "verdict",
 ]
 
+POWER = (1.96 + 0.84) / 1.96  # half widths of a 95 % interval from the border, to be beyond it four times in five
 CLAIM_KINDS = ("difference", "equivalence", "no-better")  # what a claim may say of a difference, see verdict
 
 
@@ -172,11 +173,14 @@ def verdict(per_seed: np.ndarray, interval: Interval, margin: float = 0.0, kind:
 
 
 def _more(half_width: float, needed: float) -> str:
-    """What would decide it: an interval shrinks with the root of the number of persons."""
+    """What would decide it, with a chance of four in five: an interval shrinks with the root of the number of persons.
+
+    With an interval just as short as ``needed`` its end would lie on the border half of the time.
+    """
     if needed <= 0:
         return "no sample of this kind would decide it, the mean lies on the border"
-    times = max(2.0, np.ceil((half_width / needed) ** 2))
-    return f"about {times:.0f} times as many seeds and test persons would decide it"
+    times = max(2.0, np.ceil((POWER * half_width / needed) ** 2))
+    return f"about {times:.0f} times as many seeds and test persons would decide it (four times in five)"
 
 
 def _grouped(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator,

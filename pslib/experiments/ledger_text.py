@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pslib.experiments.catalogue import EXPERIMENTS
-from pslib.experiments.ledger import NOT_RECORDED, Entry
+from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry
 from pslib.experiments.registry import MEASURES, Claim
 
 __all__ = ["claim_label", "ledger_text", "ledger_summary"]
@@ -61,11 +61,13 @@ def ledger_summary(entries: Sequence[Entry]) -> str:
     lines = [f"ledger, {profiles} profile, {len(entries)} claims (each on each set):", _counts(entries)]
     large = [item for item in entries if item.effect is not None and abs(item.effect) >= LARGE_EFFECT]
     if large:
-        open_ones = sum(item.verdict.word in ("undecided", NOT_RECORDED) for item in large)
-        lines.append(
-            f"of the {len(large)} whose effect in the paper is {LARGE_EFFECT:g} points or more, {open_ones} "
-            f"({100 * open_ones / len(large):.0f} %) are undecided or not recorded"
-        )
+        open_ones = [item for item in large if item.verdict.word in ("undecided", NOT_RECORDED)]
+        wanting = sum(len(item.seeds) < MIN_SEEDS for item in open_ones)
+        lines += [
+            f"of the {len(large)} whose effect in the paper is {LARGE_EFFECT:g} points or more, {len(open_ones)} "
+            f"({100 * len(open_ones) / len(large):.0f} %) are undecided or not recorded,",
+            f"  {wanting} of them because fewer than {MIN_SEEDS} seeds are recorded",
+        ]
     closing = [item for item in entries if item.verdict.word == "reproduced" and item.gap and item.gap.closes]
     if closing:
         lines.append(

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import AutoMinorLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from pslib.experiments.ledger import NOT_RECORDED, Entry
 from pslib.experiments.ledger_text import claim_label
@@ -27,6 +27,9 @@ LARGE, MEDIUM = 3.0, 1.0  # points
 ROW = 18  # px: of a whole number rows are drawn alike, and the packed picture is half as large
 MARGIN = "#D4D4D4"
 GUIDE, FAINT = "#CCCCCC", "#E8E8E8"
+# The axis is linear to +-5 points, where most intervals and all margins lie, and logarithmic beyond.
+LINEAR = 5.0
+TICKS, BETWEEN = (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50), (-4, -3, -1, 1, 3, 4)
 
 
 def effect_in_words(effect: float | None, claim: Claim | None = None) -> str:
@@ -94,21 +97,22 @@ def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure
     """All claims, one row each and one panel a set: difference, 95 % interval, margin (grey), the verdict's mark.
 
     ``titles`` gives each set's panel its title.  Differences are in points of per cent: of search mAP, where the row
-    does not say in brackets of what.  Beside a row stands in words how large the paper's own difference is.  The plot
-    is taller than a screen: every experiment's heading row repeats the numbers of the axis.
+    does not say in brackets of what.  Beside a row stands in words how large the paper's own difference is.  The axis
+    is linear to +-5 points and logarithmic beyond, or the large differences would hide the margins of the small ones.
+    The plot is taller than a screen: every experiment's heading row repeats the numbers of the axis.
     """
     rows = _rows(entries)
     fig, axes = new_figure(9.0, ROW * len(rows) / DPI + 1.2, 1, len(titles), squeeze=False, sharey=True, sharex=True)
     ends = [end for entry in entries if entry.interval for end in (entry.interval.low, entry.interval.high)]
-    low, high = min([-3.0, *ends]), max([3.0, *ends])
-    gap = 0.04 * (high - low)
-    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+    low, high = 1.1 * min([-3.0, *ends]), 1.1 * max([3.0, *ends])
     for ax, (kind, title) in zip(axes.flat, titles.items(), strict=True):
-        ax.set_xlim(low - gap, high + gap)
-        ax.set_xticks([tick for tick in ticks if low - gap <= tick <= high + gap])
+        ax.set_xscale("symlog", linthresh=LINEAR)
+        ax.set_xlim(low, high)
+        ax.set_xticks([tick for tick in TICKS if low <= tick <= high])
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _told(value)))
         ax.axvline(0, color="black", lw=0.8)
         ax.grid(axis="x", color=GUIDE, lw=0.6)
-        ax.xaxis.set_minor_locator(AutoMinorLocator(2))
+        ax.xaxis.set_minor_locator(FixedLocator([tick for tick in BETWEEN if low <= tick <= high]))
         ax.grid(axis="x", which="minor", color=FAINT, lw=0.6)
         ax.set_axisbelow(True)
         for place, row in enumerate(rows):
@@ -116,9 +120,9 @@ def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure
                 found = next((entry for entry in entries if (entry.experiment, entry.claim.name) == row
                               and entry.set == kind), None)  # fmt: skip
                 if found is not None:
-                    _draw_row(ax, place, found, high + gap)
+                    _draw_row(ax, place, found, high)
             else:
-                _draw_heading(ax, place, high + gap)
+                _draw_heading(ax, place, high)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("difference, points of per cent", fontsize=8)
         ax.tick_params(labelsize=7.5, length=2, top=True, labeltop=True)
@@ -170,9 +174,12 @@ def _draw_heading(ax: Axes, place: int, edge: float) -> None:
     ax.axhline(place, color="#BBBBBB", lw=0.6)
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     for value in ax.get_xticks():
-        told = f"{value:g}".replace("-", "\N{MINUS SIGN}")
-        ax.text(value, place, told, fontsize=6.5, ha="center", va="center", color="#555555", bbox=behind)
+        ax.text(value, place, _told(value), fontsize=6.5, ha="center", va="center", color="#555555", bbox=behind)
     ax.text(edge, place, "paper's own:", fontsize=7, va="center", clip_on=False)
+
+
+def _told(value: float) -> str:
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _draw_row(ax: Axes, place: int, entry: Entry, edge: float) -> None:
@@ -185,12 +192,12 @@ def _draw_row(ax: Axes, place: int, entry: Entry, edge: float) -> None:
         return
     color, mark, _ = VERDICT_STYLES[entry.verdict.word]
     ax.plot([entry.interval.low, entry.interval.high], [place, place], color=color, lw=2)
-    ax.plot(entry.interval.mean, place, mark, color=color, ms=6, mec="black", mew=0.6)
+    ax.plot(entry.interval.mean, place, mark, color=color, ms=4.5, mec="black", mew=0.6)
 
 
 def _legend() -> list[Line2D | Patch]:
     drawn = [
-        Line2D([], [], color=color, marker=mark, mec="black", mew=0.6, ms=6, lw=2, label=word)
+        Line2D([], [], color=color, marker=mark, mec="black", mew=0.6, ms=4.5, lw=2, label=word)
         for word, (color, mark, _) in VERDICT_STYLES.items()
         if mark
     ]

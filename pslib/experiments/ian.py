@@ -13,8 +13,8 @@ _CUHK = ("cuhk-sysu",)
 _STANDS = "At the tiny profile small networks stand for ResNet-50, ResNet-101 and VGGNet."
 _DROPS = (
     f"Ours drops {VGG_DROPOUT} of the units (with 0.5 it did not learn), and only from the scenes on: by notebook 09, "
-    f"section 4, a dropped feature's penalty is {VGG_DROPOUT / (1 - VGG_DROPOUT):.2f} of what it is with 0.5.  The weights "
-    "are not the paper's either: its center loss sums over boxes, ours averages."
+    f"section 4, a dropped feature's penalty is {VGG_DROPOUT / (1 - VGG_DROPOUT):.2f} of what it is with 0.5.  The "
+    "weights are not the paper's either: its center loss sums over boxes, ours averages."
 )
 
 TABLE1 = Experiment(

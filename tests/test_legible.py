@@ -56,6 +56,15 @@ def test_what_is_not_drawn_is_no_fault():
     assert illegible(fig) == []
 
 
+def test_places_are_those_of_the_picture_that_is_written():
+    """A layout with axes of equal unit is not at rest after one drawing."""
+    fig, ax = new_figure(4.0, 2.7)
+    ax.plot([0, 2, 0], [0, 2, 2], "o", label="features")
+    ax.set(aspect="equal")
+    fig.legend(loc="outside right upper")
+    assert illegible(fig) == []
+
+
 def test_the_size_is_that_of_the_page():
     fig, ax = figure()
     ax.title.set_fontsize(8)

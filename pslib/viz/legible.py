@@ -29,7 +29,8 @@ def illegible(fig: Figure, scale: float = 1.0) -> list[str]:
     >>> illegible(fig)[-1]
     "'much wider than a panel' and 'no less wide than that one' lie over each other"
     """
-    fig.draw_without_rendering()
+    for _ in range(2):  # as for a file: only the second time a layout knows what the first has made of equal axes
+        fig.draw_without_rendering()
     texts = [(text, text.get_window_extent()) for text in _shown(fig)]
     edge = Bbox([[-SLACK, -SLACK], [fig.bbox.width + SLACK, fig.bbox.height + SLACK]])
     said = []

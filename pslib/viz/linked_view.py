@@ -197,6 +197,7 @@ def _verdicts(linked: Linked, index: int, others: np.ndarray) -> str:
 
 
 def _name(linked: Linked, index: int) -> str:
+    """Who it is, and by which branch where there are two."""
     branch = f" ({linked.branch[index]})" if linked.branch is not None else ""
     return f"person {_number(linked, index)}{branch}"
 

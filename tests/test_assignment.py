@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection import FCOS
 
 import pslib.models.assignment
-from pslib.models.assignment import assign_batch, assign_targets
+from pslib.models.assignment import assign_batch, assign_targets, positive_cells
 from pslib.models.fcos import decode_ltrb, level_points
 
 EVERYTHING = (0.0, float("inf"))
@@ -60,6 +60,18 @@ def test_equals_plain_loops(seed, count, radius):
     naive_matched, naive_target = naive_assign(points, strides, ranges, boxes, radius)
     assert torch.equal(matched, naive_matched)
     torch.testing.assert_close(target, naive_target.double(), rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31), st.integers(0, 6), st.sampled_from([0.5, 1.5, 2.5, 100.0]))
+def test_positive_cells_are_those_of_each_box_alone(seed, count, radius):
+    points, strides, ranges = (tensor.double() for tensor in make_levels((64, 96), (8, 16), (24.0,)))
+    boxes = make_boxes(seed, count, (64, 96)).double()
+    positive = positive_cells(points, strides, ranges, boxes, radius)
+    assert positive.shape == (count, len(points))
+    for box, cells in zip(boxes, positive, strict=True):
+        naive_matched, _ = naive_assign(points, strides, ranges, box[None], radius)
+        assert torch.equal(cells, naive_matched == 0)
 
 
 def torchvision_assign(size, strides, boxes):

@@ -23,7 +23,7 @@ from pslib.losses.detection import fcos_losses
 from pslib.losses.oim import OIMMemory, oim_loss
 from pslib.losses.triplet import triplet_loss
 from pslib.models.alignps_config import STRUCTURES, AlignPSConfig
-from pslib.models.assignment import assign_batch, assign_targets
+from pslib.models.assignment import assign_batch, positive_cells
 from pslib.models.backbones import build_backbone
 from pslib.models.batching import ImageBatch, batch_images
 from pslib.models.deformable import deform_last, random_offsets
@@ -280,11 +280,8 @@ class AlignPS(nn.Module):
         points, ranges = dense.points, dense.ranges
         if len(boxes) == 0:
             return torch.zeros(0, dtype=torch.int64, device=points.device)
-        # One box at a time, since people who overlap do not compete here.
-        matched = [
-            assign_targets(points, dense.strides, ranges, box, self.config.center_radius)[0] for box in boxes.split(1)
-        ]
-        positive = torch.stack(matched) >= 0  # (N, A)
+        # Of each box alone, since people who overlap do not compete here.
+        positive = positive_cells(points, dense.strides, ranges, boxes, self.config.center_radius)  # (N, A)
         best = torch.where(positive, dense.scores[image], -1.0).argmax(dim=1)
         reach = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1, keepdim=True).clamp(min=1e-6) / 2  # (N, 1)
         own_level = (ranges[:, 0] < reach) & (reach <= ranges[:, 1])  # lower < reach <= upper, as in the assignment

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["assign_batch", "assign_targets"]
+__all__ = ["assign_batch", "assign_targets", "positive_cells"]
 
 
 def assign_targets(
@@ -37,23 +37,34 @@ def assign_targets(
     if len(boxes) == 0 or len(points) == 0:
         matched = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
         return matched, points.new_zeros(len(points), 4)
-    x, y = points[:, 0], points[:, 1]
-    # Boxes on the first axis, cells on the second: the reductions over few boxes then run over whole vectors.
     boxes = boxes.to(points.dtype)
+    positive = positive_cells(points, strides, ranges, boxes, center_radius)
     x1, y1, x2, y2 = boxes.T.unsqueeze(-1)  # each (N, 1)
-    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # each (N, A)
-    nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
-    farthest = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
-    off_centre = torch.maximum((x - (x1 + x2) / 2).abs(), (y - (y1 + y2) / 2).abs())
-    positive = (nearest > 0) & (off_centre < center_radius * strides)
-    positive &= (farthest > ranges[:, 0]) & (farthest <= ranges[:, 1])
-    area = ((x2 - x1) * (y2 - y1)).expand_as(nearest).masked_fill(~positive, torch.inf)
+    area = ((x2 - x1) * (y2 - y1)).expand_as(positive).masked_fill(~positive, torch.inf)
     smallest, winner = area.min(dim=0)
     background = smallest.isinf()
     won = boxes[winner]  # (A, 4)
     ltrb = torch.cat([points - won[:, :2], won[:, 2:] - points], dim=1)
     target = (ltrb / strides.unsqueeze(1)).masked_fill(background.unsqueeze(1), 0.0)
     return winner.masked_fill(background, -1), target
+
+
+def positive_cells(
+    points: Tensor, strides: Tensor, ranges: Tensor, boxes: Tensor, center_radius: float = 1.5
+) -> Tensor:
+    """Which cells are positive for each of the boxes (N, 4) by itself, whoever else stands there: (N, A) bool.
+
+    The other arguments as in :func:`assign_targets`.
+    """
+    x, y = points[:, 0], points[:, 1]
+    # Boxes on the first axis, cells on the second: the reductions over few boxes then run over whole vectors.
+    x1, y1, x2, y2 = boxes.to(points.dtype).T.unsqueeze(-1)  # each (N, 1)
+    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # each (N, A)
+    nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
+    farthest = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
+    off_centre = torch.maximum((x - (x1 + x2) / 2).abs(), (y - (y1 + y2) / 2).abs())
+    positive = (nearest > 0) & (off_centre < center_radius * strides)
+    return positive & (farthest > ranges[:, 0]) & (farthest <= ranges[:, 1])
 
 
 def assign_batch(

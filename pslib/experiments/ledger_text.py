@@ -63,11 +63,11 @@ def ledger_summary(entries: Sequence[Entry]) -> str:
     if large:
         open_ones = [item for item in large if item.verdict.word in ("undecided", NOT_RECORDED)]
         wanting = sum(len(item.seeds) < MIN_SEEDS for item in open_ones)
-        lines += [
-            f"of the {len(large)} whose effect in the paper is {LARGE_EFFECT:g} points or more, {len(open_ones)} "
-            f"({100 * len(open_ones) / len(large):.0f} %) are undecided or not recorded,",
-            f"  {wanting} of them because fewer than {MIN_SEEDS} seeds are recorded",
-        ]
+        share = f"{len(open_ones)} ({100 * len(open_ones) / len(large):.0f} %)"
+        words = f"of the {len(large)} whose effect in the paper is {LARGE_EFFECT:g} points or more, {share}"
+        lines.append(f"{words} are undecided or not recorded" + ("," if wanting else ""))
+        if wanting:
+            lines.append(f"  {wanting} of them because fewer than {MIN_SEEDS} seeds are recorded")
     closing = [item for item in entries if item.verdict.word == "reproduced" and item.gap and item.gap.closes]
     if closing:
         lines.append(

@@ -124,7 +124,7 @@ TABLE6 = Experiment(
         Claim(
             "separate: concatenation > AlignPS, true boxes",
             "Given the boxes, concatenating the embeddings of two models that were trained apart is better than "
-            "AlignPS's alone: in search it is their detections that do not match.",
+            "AlignPS's alone.",
             {"separate, concatenation": 1, "separate, AlignPS": -1},
             measure="ground-truth map",
             margin=1.0,

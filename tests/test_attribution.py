@@ -1,5 +1,6 @@
 """Which pixels feed an embedding: the energy is that of the exact Jacobian, and its shares add up to the picture."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,8 @@ def test_mistakes_are_named(model):
         attribution.pixel_energy(model, [picture()], BOX, torch.Generator(), directions=17)
     with pytest.raises(UserError, match="holds no pixel"):
         attribution.energy_within(np.ones((4, 4)), (9, 9, 12, 12), (0,))
+    with pytest.raises(UserError, match="in training"):
+        attribution.branch_embeddings(copy.deepcopy(model).train(), batch_images([picture()], 32), [BOX])
     apart = RoiAlignPS(replace(model.config, shared=False), 6)
     with pytest.raises(UserError, match="shared=False"):
         attribution.branch_embeddings(apart, batch_images([picture()], 32), [BOX])

@@ -58,6 +58,15 @@ def test_text_names_probe_and_purities():
     assert str(branch_numbers(rows, rows, people)).startswith("branch probe ")
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_embedding_without_direction_is_named(which):
+    people, rows, _ = people_and_rows()
+    pair = [rows.copy(), rows.copy()]
+    pair[which][5] = 0
+    with pytest.raises(UserError, match="feature 5 has length zero"):
+        branch_numbers(*pair, people)
+
+
 def test_different_sizes_are_refused():
     people, rows, _ = people_and_rows()
     with pytest.raises(UserError, match=r"\(72, 6\) and \(72, 5\)"):

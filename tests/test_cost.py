@@ -291,6 +291,15 @@ def test_who_is_below_level_or_above():
     assert cost.standing({"NAE": 2.0}, ("NAE",)) == "AlignPS is below 1 of 1 rivals (NAE)"
 
 
+def test_three_turns_on_one_side_tell_nothing():
+    """Two equally fast models are so in a quarter of all cases."""
+    models = {"AlignPS": {"cpu": [1.0, 1.0, 1.0]}, "ROI-AlignPS": {"cpu": [0.9, 0.98, 0.95]}}
+    found = cost.time_ratio(made_up() | {"models": models}, "ROI-AlignPS")
+    assert found == cost_table.Range(0.95, 0.9, 0.98) and isinstance(found, cost_table.Range)
+    told = cost.standing({"ROI-AlignPS": found, "NAE": 1.5}, ("ROI-AlignPS", "NAE"))
+    assert told == "AlignPS is below 1 of 2 rivals (NAE), too few turns for ROI-AlignPS"
+
+
 def test_a_record_goes_stale(monkeypatch):
     """By a part that a search runs through, not by a loss; and by its layout."""
     record = made_up()
@@ -308,8 +317,10 @@ def test_the_committed_records():
     """They fit today's code.  ROI-AlignPS needs AlignPS's memory and more; every number of people has every model."""
     assert {"cpu", "cpu-bfloat16"} <= set(cost.cost_records())
     for name, record in cost.cost_records().items():
-        assert cost.stale_reason(record) == "", name
+        assert cost.stale_reason(record) == "" and record["repeats"] >= 6, name
         for boxes in record["boxes"]:
+            rivals = [cost.measured_at(record, model, boxes) for model in cost.MODELS if model != "AlignPS"]
+            assert all(len(row["reference"]["cpu"]) == record["repeats"] for row in rivals), (name, boxes)
             needed = {model: cost.measured_at(record, model, boxes)["peak_bytes"] for model in cost.MODELS}
             assert needed["ROI-AlignPS"] >= 0.95 * needed["AlignPS"] > 1e6, (name, boxes)
 

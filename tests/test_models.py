@@ -263,6 +263,7 @@ def test_background_levels_teach_where_nobody_is_and_find_nobody():
     _, match = model.detection_losses(dense, targets)
     _, own = plain.detection_losses(alone, targets)
     assert torch.equal(match[:, :cells], own) and (match[:, cells:] == -1).all() and (own >= 0).any()
+    assert all(len(one["cells"]) and one["cells"].max() < cells for one in model.find(dense, batch.sizes))
     model(images, targets)["classification"].backward()
     assert all(model.neck.output[level].weight.grad.abs().sum() > 0 for level in ("P4", "P5"))
     with torch.no_grad():

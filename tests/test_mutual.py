@@ -255,6 +255,16 @@ def test_broken_rows_of_people_without_label_do_no_harm():
     assert means.isfinite().all() and features.grad.isfinite().all() and features.grad[1].eq(0).all()
 
 
+def test_opposed_features_of_a_person_have_no_mean_and_a_gradient_with_a_bound():
+    for angle in (math.pi, math.pi - 1e-6):  # exactly opposed, and nearly
+        features = torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]], requires_grad=True)
+        _, means = identity_means(features, torch.tensor([0, 0]))
+        means.sum().backward()
+        assert means.norm() < 1 and features.grad.abs().max() <= 1e3
+    _, means = identity_means(torch.tensor([[1.0, 0.0], [-0.99, 0.0]]), torch.tensor([0, 0]))
+    torch.testing.assert_close(means, torch.tensor([[1.0, 0.0]]))  # short, but of a direction
+
+
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
         identity_means(rows(4, 2), torch.tensor([0, 1, 2]))

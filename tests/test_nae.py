@@ -169,9 +169,12 @@ def test_thirty_steps_on_two_frames_bring_the_losses_down_and_find_the_people():
 
 @pytest.mark.parametrize(
     "switch",
-    [{"backbone": "tiny-vgg"}, {"backbone": "vgg"}, {"anchor_sizes": ()}, {"rpn_samples": 0}, {"identities": 0}],
+    [
+        {"backbone": "tiny-vgg"}, {"backbone": "vgg"}, {"anchor_sizes": ()}, {"rpn_samples": 0}, {"identities": 0},
+        {"rpn_positive_iou": 0.2}, {"rpn_negative_iou": -0.1}, {"rpn_nms_threshold": -1.0}, {"rpn_positive_iou": 1.5},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_wrong_switch_is_one_sentence(switch):
     with pytest.raises(UserError) as error:
         build(**switch)

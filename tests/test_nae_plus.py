@@ -136,6 +136,23 @@ def test_the_surest_cells_speak_loudest():
     assert torch.allclose(out.embeddings, alone.embeddings, atol=1e-3)
 
 
+@pytest.mark.parametrize("bias", [-40.0, -110.0])
+def test_an_embedding_is_of_unit_length_where_no_cell_shows_a_person(bias):
+    """Scores of 1e-18, and of nothing that float32 holds: how they compare is known from the logits."""
+    made, inputs = head(), maps()
+    inputs = [x.requires_grad_() for x in inputs]
+    with torch.no_grad():
+        made.rescaler.bias.fill_(bias)
+    out = made(inputs)
+    torch.testing.assert_close(out.embeddings.norm(dim=1), torch.ones(3))
+    exact = (out.logits.double() - out.logits.double().amax(dim=(1, 2), keepdim=True)).exp().flatten(1)
+    cells = NormAwareHead.forward(made, [x.movedim(1, 3).flatten(0, 2) for x in inputs]).embeddings.double()
+    want = F.normalize((exact.unsqueeze(2) * cells.reshape(3, 16, 8)).sum(dim=1))
+    torch.testing.assert_close(out.embeddings.double(), want, atol=1e-5, rtol=1e-5)
+    out.embeddings.sum().backward()
+    assert all(x.grad.isfinite().all() for x in inputs)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_no_region_gives_nothing(training):
     made = head().train(training)

@@ -117,7 +117,9 @@ def test_seqnet_differs_from_nae_by_what_its_paper_and_code_say():
     assert (seqnet.weights.first_box, seqnet.weights.roi_box, nae.weights.roi_box) == (10, 1, 10)
     ours, theirs = seqnet.model.roi, nae.model.roi
     assert (ours.negative_iou, ours.box_beta, ours.nms_threshold) == (None, 1, 0.5)
-    assert replace(ours, negative_iou=0.1, box_beta=0.0, nms_threshold=0.4) == theirs
+    assert (theirs.box_beta, theirs.detections_per_image) == (1, 300)
+    assert replace(ours, negative_iou=0.1, nms_threshold=0.4) == theirs
+    assert make_recipe("roi-alignps-paper", "cuhk-sysu").model.roi.box_beta == 0  # L1, unlike NAE, that it took it from
     assert seqnet.model.first_nms_threshold == 0.4
     same = [item.name for item in fields(nae.model) if item.name != "roi"]
     assert all(getattr(seqnet.model, name) == getattr(nae.model, name) for name in same)

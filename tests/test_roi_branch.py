@@ -332,7 +332,8 @@ def test_losses_are_finite_float32_under_autocast(dtype):
     [
         {"roi_layer": "crop"}, {"roi_size": 2}, {"dim": 0}, {"dim": 1}, {"rois_per_image": 0}, {"negative_iou": 0.6},
         {"negative_iou": -0.1}, {"temperature": 0.0}, {"box_weights": (1.0, 1.0)}, {"box_beta": -1.0},
-        {"positive_fraction": 1.5}, {"sampling_ratio": -1}, {"backbone": "tiny-vgg"},
+        {"positive_fraction": 1.5}, {"sampling_ratio": -1}, {"backbone": "tiny-vgg"}, {"queue_size": -1},
+        {"oim_momentum": 1.0}, {"gamma_std": -1.0}, {"weight_std": -0.1},
     ],
     ids=name,
 )  # fmt: skip

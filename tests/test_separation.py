@@ -126,7 +126,7 @@ def test_probe_tells_what_a_hyperplane_can_and_nothing_else():
     nothing = numbers.linear_probe(features, groups, owners)
     assert nothing.accuracy == pytest.approx(0.5, abs=0.2)
     assert nothing.chance == pytest.approx(max(groups.mean(), 1 - groups.mean()))
-    ring = np.r_[rng.normal(size=(100, 2)), 9 * numbers._compared(rng.normal(size=(100, 2)), "cosine")]
+    ring = np.r_[rng.normal(size=(100, 2)), 9 * numbers.as_compared(rng.normal(size=(100, 2)), "cosine")]
     assert numbers.linear_probe(ring, np.repeat([0, 1], 100)).accuracy < 0.75  # apart, but by no line
 
 

@@ -25,10 +25,12 @@ def branch_embeddings(model: RoiAlignPS, batch: ImageBatch, boxes: Sequence[Tens
     """Unit embeddings (N, D) of given ``boxes``, (n, 4) xyxy px an image, by branch: ``{"dense": ..., "roi": ...}``.
 
     N is the sum of all n.  The graph is kept, down to a batch that asks for it.  Raises UserError for a model whose
-    branches have no common backbone.
+    branches have no common backbone, or that is in training, where images see each other.
     """
     if not model.config.shared:
         raise UserError("shared=False is two models without a common map: ask AlignPS and NAE apart from each other.")
+    if model.training:
+        raise UserError("the model is in training and would change while it is looked at: call its eval() before.")
     maps = model.alignps.backbone(batch.tensors)
     dense, trunk = model.alignps.dense_from(maps, batch), maps[-2].float()
     with torch.no_grad():
@@ -58,14 +60,14 @@ def pixel_energy(
         batch = batch_images(chosen, multiple=model.alignps.backbone.strides[-1])
         pixels = batch.tensors.requires_grad_()
         for branch, rows in branch_embeddings(model, batch, boxes[start : start + batch_size].split(1)).items():
-            energy = torch.zeros(len(chosen), *pixels.shape[-2:])
+            energy = pixels.new_zeros(len(chosen), *pixels.shape[-2:])
             for direction in _orthonormal(rows.shape[1], directions, generator):
                 # Images do not see each other in evaluation, so one pass serves all of them.
-                (slope,) = torch.autograd.grad((rows @ direction).sum(), pixels, retain_graph=True)
+                (slope,) = torch.autograd.grad((rows @ direction.to(rows)).sum(), pixels, retain_graph=True)
                 energy += slope.square().sum(dim=1)
             for one, image in zip(energy, chosen, strict=True):
                 seen = one[: image.shape[-2], : image.shape[-1]]
-                found[branch].append((seen / seen.sum().clamp(min=1e-30)).numpy())
+                found[branch].append((seen / seen.sum().clamp(min=1e-30)).cpu().numpy())
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pslib.errors import UserError
-from pslib.evaluation.separation import checked, linear_probe, neighbor_purity
+from pslib.evaluation.separation import as_compared, checked, linear_probe, neighbor_purity
 
 __all__ = ["BranchNumbers", "branch_numbers", "turned"]
 
@@ -33,13 +33,13 @@ class BranchNumbers:
 def branch_numbers(dense: np.ndarray, roi: np.ndarray, people: np.ndarray, k: int = 5) -> BranchNumbers:
     """Compare embeddings ``dense`` and ``roi`` (N, D) of the same boxes of ``people`` (N,), by cosine.
 
-    UserError where the two do not picture the same number of boxes or differ in size.
+    UserError where the two do not picture the same number of boxes, differ in size, or one embedding is zero.
     """
-    (dense, people), (roi, _) = checked(dense, people), checked(roi, people)
+    _, people = checked(dense, people)
+    dense, roi = as_compared(dense, "cosine"), as_compared(roi, "cosine")
     if dense.shape != roi.shape:
         raise UserError(f"embeddings of shape {dense.shape} and {roi.shape} cannot be compared number by number: give "
                         "two branches with one embedding size, of the same boxes.")  # fmt: skip
-    dense, roi = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (dense, roi))
     poured, branch = np.concatenate([dense, roi]), np.repeat([0, 1], len(people))
     fitted = np.isin(people, np.unique(people)[::2])
     after = [(dense * turned(dense, roi, half))[~half].sum(axis=1) for half in (fitted, ~fitted)]

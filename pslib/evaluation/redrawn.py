@@ -132,7 +132,7 @@ def embed_branches(
         )
         for start in range(0, len(images), batch_size)
     ]
-    found = {name: torch.cat([part[name] for part in parts]).numpy() for name in ("dense", "roi")}
+    found = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in ("dense", "roi")}
     found["both"] = np.concatenate([found["dense"], found["roi"]], axis=1) / np.sqrt(2)
     return {name: rows.reshape(len(images), -1, rows.shape[1]) for name, rows in found.items()}
 

@@ -112,8 +112,8 @@ def search(protocol: Protocol, detections: Detections, query_embeddings: np.ndar
     queries = check_queries(protocol, detections, query_embeddings)
     if require_choice("similarity", similarity, SIMILARITIES) == "euclidean":
         if cbgm is not None:
-            raise UserError("cbgm adds up cosines and similarity='euclidean' has distances: leave cbgm out, or search "
-                            "with a model whose embeddings are compared by cosine.")
+            raise UserError("cbgm matches people by cosines and similarity='euclidean' has distances: leave cbgm out, "
+                            "or search with a model whose embeddings are compared by cosine.")
         embeddings, queries = as_dot_products(detections.embeddings, queries)
         detections = replace(detections, embeddings=embeddings)
     sorted_detections, offsets, _ = in_frame_order(detections, num_frames, score_threshold)

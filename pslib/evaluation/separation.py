@@ -13,8 +13,9 @@ from pslib.errors import UserError, require_choice
 from pslib.evaluation.nearest import SIMILARITIES
 
 __all__ = [
-    "Probe", "Separation", "checked", "compared_as", "distances", "linear_probe", "neighbor_purity", "neighbors_kept",
-    "own_neighbors", "probe_answers", "purity_range", "same_arrangement", "separation", "silhouette", "within_between",
+    "Probe", "Separation", "as_compared", "checked", "compared_as", "distances", "linear_probe", "neighbor_purity",
+    "neighbors_kept", "own_neighbors", "probe_answers", "purity_range", "same_arrangement", "separation", "silhouette",
+    "within_between",
 ]  # fmt: skip
 
 UNIT = 0.01  # how far from 1 a length may be that was stored with half precision
@@ -45,7 +46,7 @@ class Probe:
 
 def separation(features: np.ndarray, labels: np.ndarray, similarity: str = "euclidean", k: int = 5) -> Separation:
     """The three numbers at once; labels seen once count where they are counted at all (see each)."""
-    compared = _compared(features, similarity)
+    compared = as_compared(features, similarity)
     return Separation(within_between(compared, labels), neighbor_purity(features, labels, k, similarity),
                       silhouette(features, labels, similarity), k, similarity)  # fmt: skip
 
@@ -63,7 +64,7 @@ def distances(features: np.ndarray, similarity: str = "euclidean") -> np.ndarray
     >>> float(distances(corner)[0, 1]), round(float(distances(corner, "cosine")[0, 1]), 6)
     (5.0, 1.0)
     """
-    compared = _compared(features, similarity)
+    compared = as_compared(features, similarity)
     far = cdist(compared, compared)
     return far**2 / 2 if similarity == "cosine" else far
 
@@ -181,7 +182,7 @@ def probe_answers(
                         "choose fewer folds or give more points.")  # fmt: skip
     split = (StratifiedKFold if people is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    return cross_val_predict(model, _compared(features, similarity), groups, groups=people, cv=split)
+    return cross_val_predict(model, as_compared(features, similarity), groups, groups=people, cv=split)
 
 
 def neighbors_kept(features: np.ndarray, picture: np.ndarray, k: int = 5, similarity: str = "euclidean") -> float:
@@ -235,7 +236,7 @@ def checked(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     return features, labels
 
 
-def _compared(features: np.ndarray, similarity: str) -> np.ndarray:
+def as_compared(features: np.ndarray, similarity: str) -> np.ndarray:
     """Features as they are compared: of unit length for cosine."""
     require_choice("similarity", similarity, SIMILARITIES)
     features, _ = checked(features, np.zeros(len(features)))

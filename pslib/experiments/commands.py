@@ -124,7 +124,8 @@ def evaluate(options: Namespace) -> None:
     model = load_model(options.checkpoint).to(device())
     if options.cbgm and getattr(model, "similarity", "cosine") != "cosine":
         raise UserError(
-            f"--cbgm adds up cosines and the model of {options.checkpoint} compares by distance: leave --cbgm out."
+            f"--cbgm matches people by cosines and the model of {options.checkpoint} compares by distance: "
+            "leave --cbgm out."
         )
     context = RELEASED[options.kind] if options.cbgm else None
     data = open_run_data(options.kind, options.profile, options.data_root)

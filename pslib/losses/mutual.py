@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 MARGINALS = ("permutation", "replacement", "all-pairs")
+SHORTEST = 1e-3  # a mean of unit features that is shorter has hardly a direction
 
 
 class MutualInformationEstimator(nn.Module):
@@ -173,7 +174,8 @@ def identity_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         features, labels = _wide(features[labels >= 0]), labels[labels >= 0]
         identities, count = labels.unique(return_counts=True)
         member = (labels == identities.unsqueeze(1)).to(features.dtype)  # (K, N)
-        return identities, F.normalize(member @ features / count.unsqueeze(1))
+        # A person whose features cancel has no direction: her short mean stays short, or its gradient had no bound.
+        return identities, F.normalize(member @ features / count.unsqueeze(1), eps=SHORTEST)
 
 
 def branch_pairs(features_a: Tensor, labels_a: Tensor, features_b: Tensor, labels_b: Tensor) -> tuple[Tensor, Tensor]:

@@ -245,6 +245,7 @@ class AlignPS(nn.Module):
         """:meth:`detect` without the embeddings, with the ``cells`` (N,) that they would be read from."""
         results = []
         all_scores, above = dense.scores, dense.class_logits.sigmoid() > self.config.class_threshold
+        above &= dense.ranges[:, 0].isfinite()  # a background level, seen in training alone, answers for nobody
         for image, size in enumerate(sizes):
             cells = above[image].nonzero().squeeze(1)
             scores = all_scores[image, cells]

@@ -108,7 +108,8 @@ class PixelNormAwareHead(NormAwareHead):
 
     Maps (R, C_i, h_i, w_i) are resized to the last one's cells (the released code resizes after the first layers,
     which without training is the same).  A region's embedding is the mean of its cells' unit embeddings, each weighted
-    by its score, at unit length; its score is the mean of the scores.
+    by its score, at unit length; its score is the mean of the scores.  Only how the scores compare counts for the
+    embedding, so they are taken relative to the region's largest: an embedding exists where all of them are near 0.
     """
 
     def forward(self, maps: Sequence[Tensor]) -> NormAwareOutput:
@@ -116,8 +117,10 @@ class PixelNormAwareHead(NormAwareHead):
         resized = [x if x.shape[-2:] == cells else _resize(x.float(), cells) for x in maps]
         each = super().forward([x.movedim(1, 3).flatten(0, 2) for x in resized])  # R*h*w rows
         shape = (len(maps[-1]), *cells)
-        weighted = each.scores[:, None] * each.embeddings  # (R*h*w, D)
-        embeddings = weighted.reshape(*shape, weighted.shape[1]).mean(dim=(1, 2))
+        size = (len(maps[-1]), cells[0] * cells[1])
+        shares = F.logsigmoid(each.logits).reshape(size)
+        shares = (shares - shares.detach().amax(dim=1, keepdim=True)).exp()  # (R, h*w), the largest of a region is 1
+        embeddings = (shares.unsqueeze(2) * each.embeddings.reshape(*size, each.embeddings.shape[1])).mean(dim=1)
         return NormAwareOutput(F.normalize(embeddings), each.logits.reshape(shape), each.norms.reshape(shape))
 
 

@@ -55,7 +55,12 @@ class ProposalConfig:
                 "positive number or more for each."
             )
         require_counts(self, "rpn_samples", "rpn_before_nms", "rpn_after_nms")
-        require_shares(self, "rpn_positive_fraction")
+        require_shares(self, "rpn_positive_fraction", "rpn_nms_threshold", "rpn_positive_iou")
+        if not 0 <= self.rpn_negative_iou <= self.rpn_positive_iou:
+            raise UserError(
+                f"rpn_negative_iou={self.rpn_negative_iou} must lie between 0 and rpn_positive_iou="
+                f"{self.rpn_positive_iou}: an overlap cannot be both."
+            )
 
 
 def require_counts(config: object, *names: str) -> None:
@@ -74,11 +79,16 @@ def require_shares(config: object, *names: str) -> None:
 
 
 class _FullPrecisionHead(RPNHead):
-    """torchvision's head with outputs in float32: in bfloat16 a box 100 px wide would be off by half a pixel."""
+    """torchvision's head that reads scores and moves out in float32, whatever the precision of the layers before.
+
+    In bfloat16 a box 100 px wide would be off by half a pixel.
+    """
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        objectness, deltas = super().forward(x)
-        return [level.float() for level in objectness], [level.float() for level in deltas]
+        hidden = [self.conv(level) for level in x]
+        with torch.autocast(hidden[0].device.type, enabled=False):
+            hidden = [level.float() for level in hidden]
+            return [self.cls_logits(level) for level in hidden], [self.bbox_pred(level) for level in hidden]
 
 
 def build_rpn(channels: int, config: ProposalConfig) -> RegionProposalNetwork:

@@ -43,7 +43,7 @@ class RoiBranchConfig:
     # rate a step, while moves are of size one: a short schedule does well without.
     box_norm: bool = True
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)  # of the box coder: x, y, width, height
-    box_beta: float = 0.0  # where smooth L1 turns from a square into a line; 0 is L1, as ROI-AlignPS is released
+    box_beta: float = 0.0  # where smooth L1 turns from a square into a line; 0 is L1, as ROI-AlignPS; 1: NAE, SeqNet
     # Do true boxes, which are regions too and have nowhere to move, count in the box loss?  Released so; but where they
     # are most of the few positive regions, their zeros are the median that L1 draws every move to.
     box_from_truth: bool = True
@@ -56,7 +56,7 @@ class RoiBranchConfig:
     queue_size: int = 128
     score_threshold: float = 0.05  # these three where the branch's own boxes are the result
     nms_threshold: float = 0.4
-    detections_per_image: int = 100
+    detections_per_image: int = 100  # 300 in NAE and SeqNet
 
     def __post_init__(self) -> None:
         require_choice("ROI layer", self.roi_layer, ("pool", "align"))
@@ -69,6 +69,14 @@ class RoiBranchConfig:
                 f"negative_iou={self.negative_iou} must lie between 0 and positive_iou={self.positive_iou}: an overlap "
                 "cannot be both."
             )
+        if self.queue_size < 0 or not 0 <= self.oim_momentum < 1:
+            raise UserError(
+                f"queue_size={self.queue_size} and oim_momentum={self.oim_momentum} make no memory: give 0 rows or "
+                "more, and a share of the old row below 1."
+            )
+        for name in ("gamma_std", "weight_std"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} is no spread: give 0 or more, or None.")
         if not self.temperature > 0:
             raise UserError(f"temperature={self.temperature} must be above 0: OIM divides by it.")
         if len(self.box_weights) != 4 or min(self.box_weights) <= 0:

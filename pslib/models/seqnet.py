@@ -33,8 +33,9 @@ class SeqNetConfig(NAEConfig):
     """Every switch of the model; the defaults suit the tiny profile.
 
     ``roi`` also says how the first head samples, cuts out and codes its regions.  Unlike NAE's its background begins
-    right below the positive overlap, boxes move by smooth L1, and as boxes that were moved lie closer to each other
-    than proposals, the last suppression is milder than the first.
+    right below the positive overlap, and as boxes that were moved lie closer to each other than proposals, the last
+    suppression is milder than the first.  Boxes move by smooth L1, as in the released codes of both (NAE's defaults
+    here have ROI-AlignPS's L1).
     """
 
     roi: RoiBranchConfig = RoiBranchConfig(negative_iou=None, box_beta=1.0, nms_threshold=0.5)

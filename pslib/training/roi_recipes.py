@@ -39,7 +39,9 @@ _NAE = Recipe(
 )
 _SEQNET = _NAE.with_(name="seqnet", model=SeqNetConfig())  # NAE's schedule, not tuned
 
-# What the released ROI-AlignPS sets; NAE differs in how torchvision shifts and samples its regions.
+# What the released ROI-AlignPS sets, and below what NAE, whose branch it took over, sets otherwise: torchvision shifts
+# and samples its regions, boxes move by smooth L1, more detections are kept.  NAE also leaves the first convolution
+# and its normalisation as pretrained, for which there is no switch here.
 _PAPER_RPN = {
     "anchor_sizes": (32.0, 64.0, 128.0, 256.0, 512.0),
     "anchor_ratios": (0.5, 1.0, 2.0),
@@ -52,7 +54,13 @@ _PAPER_RPN = {
 _PAPER_ROI = RoiBranchConfig(
     roi_size=14, sampling_ratio=0, dim=256, gamma_std=0.01, weight_std=0.01, rois_per_image=128, queue_size=5000
 )
-_NAE_ROI = {"roi__sampling_ratio": 2, "roi__roi_aligned": False, "roi__score_threshold": 0.5}
+_NAE_ROI = {
+    "roi__sampling_ratio": 2,
+    "roi__roi_aligned": False,
+    "roi__score_threshold": 0.5,
+    "roi__box_beta": 1.0,
+    "roi__detections_per_image": 300,
+}
 _ROI_PAPER = ALIGNPS_PAPER.with_(
     name="roi-alignps-paper",
     model=RoiAlignPSConfig(
@@ -77,14 +85,14 @@ _NAE_PAPER = _ROI_PAPER.with_(
     schedule__warmup_steps=11_206 // 5,
     **{f"model__{name}": value for name, value in _NAE_ROI.items()},
 )
-# What the released SeqNet sets otherwise; what is background, how boxes move and the last suppression are its class's.
+# What the released SeqNet sets otherwise; what is background and the last suppression are its class's.
 # Not taken over: similarities multiplied by the gallery's scores.
 _SEQNET_PAPER = _NAE_PAPER.with_(
     name="seqnet-paper",
     model=SeqNetConfig(
         backbone="resnet50",
         backbone_weights="IMAGENET1K_V1",
-        roi=replace(_NAE_PAPER.model.roi, negative_iou=None, box_beta=1.0, nms_threshold=0.5),
+        roi=replace(_NAE_PAPER.model.roi, negative_iou=None, nms_threshold=0.5),
         first_nms_threshold=0.4,
         **_PAPER_RPN,
     ),

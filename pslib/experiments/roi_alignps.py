@@ -237,7 +237,6 @@ FIG9 = Experiment(
                 measure="branch probe",
                 margin=10.0,
                 column=None,
-                holds_untrained=True,  # notebook 11 measures it
             )
             for name in ("none", "mi", "kl", "dv")
         ),

@@ -24,6 +24,8 @@ MENDABLE = {
     errno.EDQUOT: "free some space",
     errno.EACCES: "choose a folder you may write to",
     errno.EROFS: "choose a folder you may write to",
+    errno.ENOTDIR: "choose a folder, not a file",
+    errno.EISDIR: "choose a file, not a folder",
 }
 
 

@@ -16,7 +16,7 @@ from pslib.evaluation.cbgm import RELEASED
 from pslib.evaluation.gallery import embed_gallery
 from pslib.experiments import commands
 from pslib.experiments.catalogue import VARIANTS
-from pslib.experiments.commands import apply_overrides, open_run_data
+from pslib.experiments.commands import apply_overrides, open_run_data, require_validation
 from pslib.experiments.lookup import at_profile, find_recipe
 from pslib.experiments.records import read_records, record_stem, write_record
 from pslib.experiments.run import measure
@@ -231,6 +231,11 @@ def test_a_set_without_validation_has_some_people_set_aside(tmp_path):
     kept, held = set(data.train.person_ids.tolist()), set(data.validation.person_ids.tolist())
     assert held and not kept & held and kept | held == {11, 12, 15, 19, 20, 23}
     assert len(data.test.frames) == 8 and open_run_data("cuhk-sysu", "tiny", root).fingerprint == data.fingerprint
+    whole = open_run_data("cuhk-sysu", "paper", root)  # as the papers train
+    assert set(whole.train.person_ids.tolist()) == kept | held and whole.validation is None
+    assert whole.fingerprint == fingerprint(root) != data.fingerprint, "a cut set is another one"
+    with pytest.raises(UserError, match="none are left for validation"):
+        require_validation(whole)
     beside = open_run_data("cuhk-sysu", "tiny", toy_root())
     assert len(beside.train.frames) == 12 and len(beside.validation.frames) == 8
 
@@ -269,7 +274,10 @@ def test_an_override_sets_its_field(override, expected):
     "override",
     ["steps", "schedule.steps", "schedule.nothing=3", "schedule.steps.real=3", "with_=3", "schedule.steps=abc",
      "schedule.steps=1.5", "schedule.steps=True", "flip=no", "flip=1", "model.levels=P4", "model.levels=['P4']",
-     "schedule=3", "model.channels=None", "=3", "model.structure=both", "schedule.steps=0"],
+     "schedule=3", "model.channels=None", "=3", "model.structure=both", "schedule.steps=0", "schedule.clip_norm=-1",
+     "schedule.clip_norm=0", "schedule.learning_rate=-1", "schedule.offset_rate=-1", "schedule.weight_decay=-1",
+     "schedule.warmup_steps=-1", "workers=-1", "image_sizes=((10,),)", "test_size=(0, 10)", "model.oim_momentum=1.0",
+     "model.queue_size=-1", "model.head_channels=28", "model.size_cuts=(1,'a')", "model.focal_gamma=0.5"],
 )  # fmt: skip
 def test_an_override_that_fits_nothing_is_one_sentence(override):
     with pytest.raises(UserError) as error:

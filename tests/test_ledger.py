@@ -14,7 +14,7 @@ from pslib.experiments import history, longer
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.history import claims_in, commit_of_claim, defaults_in, is_ancestor, keys_of
 from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry, entry, ledger, paper_effect
-from pslib.experiments.ledger_text import PREDATES, UNTRAINED, WIDTH, ledger_summary, ledger_text
+from pslib.experiments.ledger_text import PREDATES, UNKNOWN, UNTRAINED, WIDTH, ledger_summary, ledger_text
 from pslib.experiments.longer import Longer
 from pslib.experiments.lookup import LostRun
 from pslib.experiments.measures import values_of
@@ -189,7 +189,8 @@ def test_a_set_neither_drawn_nor_recorded_is_an_empty_ledger(tmp_path, monkeypat
 
 
 def made_entry(word, effect=None, **more):
-    return Entry("alignps-fig6", BETTER, "prw", "tiny", Verdict(word, f"why {word}"), effect=effect, **more)
+    fields = {"effect": effect, "claim_commit": "c0ffee"} | more
+    return Entry("alignps-fig6", BETTER, "prw", "tiny", Verdict(word, f"why {word}"), **fields)
 
 
 def test_the_summary_counts_words_and_open_claims_of_large_effect():
@@ -217,6 +218,16 @@ def test_what_could_not_fail_is_counted_apart():
     assert [item.at_risk for item in safe] == [False, False, True]
     assert "of those reproduced, 2 were not put at risk" in ledger_summary(safe)
     assert UNTRAINED in ledger_text(safe) and safe[1].as_dict()["put_at_risk"] is False
+
+
+def test_a_claim_that_git_does_not_know_was_not_put_at_risk():
+    """As after a change of its margin, or in a clone without history."""
+    known, unknown, empty = (made_entry("reproduced"), made_entry("reproduced", claim_commit=""),
+                             made_entry(NOT_RECORDED, claim_commit=""))  # fmt: skip
+    assert (known.at_risk, unknown.at_risk) == (True, None) and unknown.as_dict()["put_at_risk"] is None
+    said = ledger_summary([known, unknown, empty])
+    assert "git does not know since when 1 of the recorded ones have stood" in said
+    assert "git does not" not in ledger_summary([known]) and ledger_text([known, unknown, empty]).count(UNKNOWN) == 1
 
 
 def test_a_gain_of_a_third_by_more_steps_is_held_against_a_difference():

@@ -141,6 +141,8 @@ def test_the_papers_schedule_is_that_of_each_set():
     assert (released.schedule.weight_decay, released.schedule.warmup_steps) == (1e-4, 500)
     assert released.schedule.clip_norm == 35 and released.model.mean_subtraction
     assert make_recipe("alignps-plus-released", "prw").schedule.weight_decay == 7e-4
+    thresholds = [make_recipe(name, kind).search_threshold for name in PAPERS for kind in ("cuhk-sysu", "prw")]
+    assert thresholds == [0, 0, 0, 0, 0.2, 0.15, 0.2, 0.15]  # detections that score less are left out, as released
     on_prw = make_recipe("alignps-released", "prw").model
     assert on_prw.triplet == "none" and on_prw.normalize_table and on_prw.queue_size == 500
 

@@ -99,6 +99,13 @@ def test_batches_that_label_nobody_do_not_count():
     assert plateau_reason(two_stage(np.full(300, np.nan))) == "no curve of the re-id loss is recorded"
 
 
+def test_an_oim_of_nobody_does_not_count():
+    """Its value is exactly 0: every eighth would bring the mean of a plateau an eighth down."""
+    plateau = noisy(np.full(360, uniform_loss(640, 128)), scatter=0.1)
+    plateau[::8] = 0
+    assert plateau.mean() < 0.9 * uniform_loss(640, 128) and not has_learned(run_of(plateau, [5, 5, 5, 5, 5]))
+
+
 @pytest.mark.parametrize(("dense", "roi"), [(True, True), (True, False), (False, True), (None, True), (None, False)])
 def test_both_branches_must_have_learned(dense, roi):
     curves = {True: np.linspace(8, 3, 300), False: np.full(300, 6.7)}

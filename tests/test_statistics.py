@@ -81,6 +81,20 @@ def test_paired_bootstrap_coverage():
     assert 0.88 <= covered(one, 1.0, 200) <= 0.99
 
 
+@pytest.mark.parametrize(("person", "coverage", "false"), [(0.0, 0.73, 0.125), (0.45, 0.87, 0.06), (1.0, 0.92, 0.035)])
+def test_what_three_seeds_are_worth(person, coverage, false):
+    """The docstring's figures: no difference at all, seeds of spread 1, people with this standard error."""
+    rng, held, passed = np.random.default_rng(1), [], []
+    for _ in range(1500):
+        seeds, persons = rng.normal(0, 1, (3, 1)), rng.normal(0, person * np.sqrt(60), 60)
+        found = seeds + persons
+        interval = paired_bootstrap(found, np.arange(60), rng, draws=400)
+        held.append(interval.low <= 0 <= interval.high)
+        passed.append(verdict(found.mean(axis=1), interval).word == "reproduced")
+    assert np.mean(held) == pytest.approx(coverage, abs=0.03)
+    assert np.mean(passed) == pytest.approx(false, abs=0.02)
+
+
 def test_same_generator_same_interval():
     values = np.random.default_rng(0).random(50)
     one, two = (bootstrap_mean(values, np.arange(50), np.random.default_rng(9)) for _ in range(2))
@@ -125,6 +139,21 @@ def test_as_much_more_as_the_verdict_tells_decides_four_times_in_five():
     half_width = 4.0 / np.sqrt(times)
     means = np.random.default_rng(0).normal(1.0, half_width / 1.96, 20_000)
     assert np.mean(means - half_width > 0) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(("mean", "half", "kind"), [
+    (1.9, 2.5, "equivalence"), (1.0, 2.5, "equivalence"), (0.0, 3.0, "equivalence"), (0.0, 3.0, "difference"),
+    (0.3, 3.0, "difference"), (2.3, 0.6, "equivalence"), (1.7, 0.6, "no-better"),
+])  # fmt: skip
+def test_as_much_more_decides_where_a_margin_is_near(mean, half, kind):
+    """Wherever the mean stands to a margin of 2: decided, whichever way, in eight cases of ten or somewhat more."""
+    said = verdict(np.array([mean]), Interval(mean, mean - half, mean + half), 2.0, kind)
+    times = int(re.search(r"about (\d+) times", said.reason)[1])
+    short = half / np.sqrt(times)
+    means = np.random.default_rng(0).normal(mean, short / 1.96, 4_000)
+    words = [verdict(np.array([one]), Interval(one, one - short, one + short), 2.0, kind).word for one in means]
+    most = 0.9 if times > 2 and kind != "difference" else 1.0  # a difference has a second way out
+    assert 0.78 <= np.mean([word != "undecided" for word in words]) <= most
 
 
 def test_undecided_says_what_is_excluded_already():

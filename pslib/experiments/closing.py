@@ -44,7 +44,7 @@ class Gap:
 
 def gap_between(first: Sequence[Record], second: Sequence[Record]) -> Gap | None:
     """The gap of ``first`` over ``second``, of seeds that both have; None unless they were measured at equal steps."""
-    curves = [{record.info["seed"]: record.info["validation"] for record in group} for group in (first, second)]
+    curves = [{record.info["seed"]: record.info.get("validation", []) for record in group} for group in (first, second)]
     seeds = sorted(set(curves[0]) & set(curves[1]))
     steps = {tuple(point["step"] for point in of[seed]) for of in curves for seed in seeds}
     if len(steps) != 1 or len(next(iter(steps))) < 2:

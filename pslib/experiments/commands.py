@@ -13,6 +13,7 @@ import torch
 from filelock import Timeout
 
 from pslib import paths
+from pslib.data.annotations import PersonSearchSet
 from pslib.errors import UserError
 from pslib.evaluation.cbgm import RELEASED
 from pslib.experiments.lookup import PROFILE_CHANGES, at_profile, find_recipe
@@ -27,14 +28,15 @@ from pslib.training.recipe import Recipe, recipe_hash
 from pslib.training.recipes import make_recipe
 from pslib.training.warm_up import LESSONS, ensure_warm_start, make_warm_start
 
-__all__ = ["open_run_data", "apply_overrides", "train", "evaluate", "warm_start", "device"]
+__all__ = ["open_run_data", "require_validation", "apply_overrides", "train", "evaluate", "warm_start", "device"]
 
 
 def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
     """The splits of a drawn set (``data_root`` None) or of a set in its own folder.
 
-    A drawn set brings its validation people as a set of their own; of a real one, which has no validation split, a
-    part of the training people and their frames is set aside.
+    A drawn set brings its validation people as a set of their own.  A real one has no validation split: at the paper's
+    profile all of its training people are trained on, as in the papers, and nothing is validated; at the others a part
+    of the people and their frames is set aside, which the fingerprint tells.
     """
     from pslib.data.loading import fingerprint, load
     from pslib.data.validation import carve_validation
@@ -43,11 +45,22 @@ def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
     training, test = load(kind, root, "train"), load(kind, root, "test")
     beside = root.with_name(root.name + "-val")
     if beside.is_dir():
-        validation = load(kind, beside, "test")
-    else:
-        people = max(1, min(100, len(training.person_ids) // 5))
-        training, validation = carve_validation(training, people, np.random.default_rng(0))
-    return RunData(training, validation, test, fingerprint(root))
+        return RunData(training, load(kind, beside, "test"), test, fingerprint(root))
+    if profile == "paper":
+        return RunData(training, None, test, fingerprint(root))
+    people = max(1, min(100, len(training.person_ids) // 5))
+    training, validation = carve_validation(training, people, np.random.default_rng(0))
+    return RunData(training, validation, test, f"{fingerprint(root)} without {people} people")
+
+
+def require_validation(data: RunData) -> PersonSearchSet:
+    """The validation split of ``data``, or UserError where all of the training split is trained on."""
+    if data.validation is None:
+        raise UserError(
+            "at the paper's profile all people of the training split are trained on and none are left for validation: "
+            "evaluate the test split, or try settings at another profile."
+        )
+    return data.validation
 
 
 def apply_overrides(recipe: Recipe, overrides: list[str]) -> Recipe:
@@ -121,6 +134,8 @@ def train(options: Namespace) -> None:
 
 def evaluate(options: Namespace) -> None:
     """Evaluate stored weights on the test or validation people of a set."""
+    if options.out and not options.out.parent.is_dir():
+        raise UserError(f"--out {options.out} lies in no folder that is there: make {options.out.parent} first.")
     model = load_model(options.checkpoint).to(device())
     if options.cbgm and getattr(model, "similarity", "cosine") != "cosine":
         raise UserError(
@@ -129,7 +144,7 @@ def evaluate(options: Namespace) -> None:
         )
     context = RELEASED[options.kind] if options.cbgm else None
     data = open_run_data(options.kind, options.profile, options.data_root)
-    chosen = data.test if options.split == "test" else data.validation
+    chosen = data.test if options.split == "test" else require_validation(data)
     header = load_weights(options.checkpoint)[1]
     size, threshold = (json.loads(header.get(name, "null")) for name in ("test_size", "search_threshold"))
     recipe = make_recipe("alignps", options.kind).with_(

@@ -71,9 +71,14 @@ class Entry:
         return bool(self.older) and set(self.older) == set(self.claim.contrast)
 
     @property
-    def at_risk(self) -> bool:
-        """False where no record could have spoken against the claim: it is younger than all, or needs no training."""
-        return not (self.predates or self.claim.holds_untrained)
+    def at_risk(self) -> bool | None:
+        """False where no record could have spoken against the claim: it is younger than all, or needs no training.
+
+        None where git does not know the claim: nobody can tell.
+        """
+        if self.claim.holds_untrained:
+            return False
+        return None if not self.claim_commit else not self.predates
 
     @property
     def steps_matter(self) -> bool | None:

@@ -16,6 +16,7 @@ WORDS = ("reproduced", "not reproduced", "undecided", NOT_RECORDED)
 LARGE_EFFECT = 3.0  # points: effects of the paper that a small experiment should be able to see
 SHORT = {"gallery growth": "growth"}  # as a claim's label says it
 UNTRAINED = "true of a network that has learned nothing, too: no record could speak against it"
+UNKNOWN = "git does not know since when the claim has stood: commit it, or fetch the whole history"
 PREDATES = "the claim was written down after all its records: it was not put at risk"
 
 
@@ -73,12 +74,15 @@ def ledger_summary(entries: Sequence[Entry]) -> str:
         lines.append(
             f"of those reproduced, {len(closing)} have a gap that closes with training: in part slow convergence"
         )
-    safe = [item for item in entries if item.verdict.word == "reproduced" and not item.at_risk]
+    safe = [item for item in entries if item.verdict.word == "reproduced" and item.at_risk is False]
     if safe:
         lines.append(
             f"of those reproduced, {len(safe)} were not put at risk: written down after all their records, or true of "
             "any network"
         )
+    unknown = [item for item in entries if item.verdict.word != NOT_RECORDED and item.at_risk is None]
+    if unknown:
+        lines.append(f"git does not know since when {len(unknown)} of the recorded ones have stood: not put at risk")
     return "\n".join(lines)
 
 
@@ -154,6 +158,8 @@ def _remarks(item: Entry) -> list[str]:
     said = [item.verdict.reason] if item.verdict.word in ("undecided", NOT_RECORDED) else []
     if item.claim.holds_untrained:
         said.append(UNTRAINED)
+    elif item.at_risk is None and item.verdict.word != NOT_RECORDED:
+        said.append(UNKNOWN)
     if item.gap and item.gap.closes and item.verdict.word == "reproduced":
         said.append(
             f"the gap closes while they train, from {max(item.gap.points):.1f} points at its largest to "

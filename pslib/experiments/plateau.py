@@ -65,7 +65,9 @@ def _reid_losses(record: Record) -> list[tuple[np.ndarray, float]]:
     dense, roi = model.get("dense", model), model.get("roi", model)
     found = []
     for name, curve in record.arrays.items():
-        curve = curve[np.isfinite(curve)] if name.startswith("loss/") else ()  # nan: a batch that labelled nobody
+        # A batch that labelled nobody leaves nan, or an OIM of exactly 0, which no softmax has.
+        named = np.isfinite(curve) & ((curve != 0) | (not name.endswith("oim"))) if name.startswith("loss/") else []
+        curve = curve[named] if len(named) else ()
         if len(curve) < TENTHS:
             continue
         if name == "loss/oim":

@@ -71,7 +71,7 @@ class Record:
         """True if today's code would give this recipe another hash."""
         try:
             return recipe_hash(self.recipe, self.info["data"]["fingerprint"]) != self.info["hash"]
-        except (TypeError, UserError):  # a field or a choice that recipes no longer have
+        except (KeyError, TypeError, UserError):  # a field or a choice that recipes no longer have, or damage
             return True
 
     @property
@@ -109,6 +109,8 @@ class Record:
 
     def people(self, protocol: str) -> np.ndarray:
         """Person id of each query, (Q,)."""
+        if f"{protocol}/people" not in self.arrays:
+            raise UserError(f"the record {self.path} does not say whose the queries of {protocol} are: rerun it.")
         return self.arrays[f"{protocol}/people"]
 
     def _array(self, protocol: str, boxes: str, what: str) -> np.ndarray:
@@ -142,9 +144,13 @@ def main_protocol_name(names: Sequence[str]) -> str:
 
     A gallery of 100 frames on CUHK-SYSU, all frames on PRW; the first one of a set or fold that has neither.
 
+    Raises UserError where there is none.
+
     >>> main_protocol_name(["TestG50", "Occlusion"]), main_protocol_name(["TestG50", "TestG100"])
     ('TestG50', 'TestG100')
     """
+    if not names:
+        raise UserError("a record without a protocol was never tested: name it to `pslib records drop` and rerun.")
     return next((name for name in ("TestG100", "regular") if name in names), names[0])
 
 

@@ -132,11 +132,12 @@ def _outcome(path: Path) -> str:
     info = read_record(path).info
     if info["status"] != "finished":
         return f"FAILED, {info['reason']}"
-    first, results = main_protocol_name(info["protocols"]), info["results"]
-    return (
-        f"search mAP {results['search'][first]['map']:.1f}, with ground-truth boxes "
-        f"{results['ground_truth'][first]['map']:.1f}"
-    )
+    try:
+        first, results = main_protocol_name(info["protocols"]), info["results"]
+        found, given = (results[boxes][first]["map"] for boxes in ("search", "ground_truth"))
+    except (KeyError, TypeError, UserError):
+        raise UserError(f"the record {path} lacks a result of its main protocol.") from None
+    return f"search mAP {found:.1f}, with ground-truth boxes {given:.1f}"
 
 
 def start_workers(arguments: Sequence[str], workers: int, logs: Path) -> list[subprocess.Popen]:

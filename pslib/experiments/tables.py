@@ -8,6 +8,7 @@ import numpy as np
 from pslib.errors import UserError, require_choice
 from pslib.evaluation.statistics import Interval, bootstrap_runs
 from pslib.experiments.catalogue import VARIANTS
+from pslib.experiments.lookup import at_profile, find_recipe
 from pslib.experiments.records import Record, main_protocol_name
 
 __all__ = [
@@ -139,13 +140,14 @@ def _name(record: Record) -> str:
 def comparison(records: Sequence[Record], name: str = "alignps", rival: str = "baseline") -> str:
     """One line a set: recipe ``name`` minus ``rival`` with intervals, and the rival's share of ground-truth-box mAP.
 
-    Of several hashes of one name, that of today's code is taken.
+    Of several hashes of one name, the recipe as it is named today is taken, not one with other settings; of several
+    such with other settings the one with most seeds.
     """
     lines = []
     groups: dict[tuple[str, str, str], list[Record]] = {}
-    for (kind, recipe, _), group in grouped(records).items():
-        if recipe in (name, rival) and not group[0].stale:
-            groups[kind, recipe, group[0].info["recipe"].get("profile", "tiny")] = group
+    found = [(key, group) for key, group in grouped(records).items() if key[1] in (name, rival) and not group[0].stale]
+    for (kind, recipe, _), group in sorted(found, key=lambda item: (_as_named(item[1][0]), len(item[1]))):
+        groups[kind, recipe, group[0].info["recipe"].get("profile", "tiny")] = group
     for kind, profile in sorted({(kind, profile) for kind, _, profile in groups}):
         ours, theirs = groups.get((kind, name, profile)), groups.get((kind, rival, profile))
         if not ours or not theirs or not {r.info["seed"] for r in ours} & {r.info["seed"] for r in theirs}:
@@ -162,6 +164,15 @@ def comparison(records: Sequence[Record], name: str = "alignps", rival: str = "b
         text = f"{name} minus {rival}: {', '.join(parts)}; {rival} reaches {100 * share:.0f} % of it"
         lines += textwrap.wrap(f"{kind:<9} {text}", WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _as_named(record: Record) -> bool:
+    """True if the record's recipe has the settings that its name has today."""
+    recipe = record.recipe
+    try:
+        return recipe == at_profile(find_recipe(recipe.name, recipe.kind), recipe.profile)
+    except UserError:  # no such name or profile
+        return False
 
 
 def _text(value: Interval) -> str:

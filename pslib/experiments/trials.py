@@ -17,7 +17,7 @@ from torch import nn
 from pslib import paths
 from pslib.data.annotations import PersonSearchSet
 from pslib.errors import UserError
-from pslib.experiments.commands import apply_overrides, device, open_run_data
+from pslib.experiments.commands import apply_overrides, device, open_run_data, require_validation
 from pslib.experiments.lookup import find_recipe
 from pslib.experiments.records import provenance, write_json
 from pslib.experiments.run import RunData, validation_scores, validation_steps
@@ -103,6 +103,7 @@ def trial(options: Namespace) -> None:
     recipe = find_recipe(options.recipe, options.kind)
     changed = apply_overrides(recipe, options.overrides)
     data = open_run_data(changed.kind, changed.profile, options.data_root)
+    require_validation(data)
     for backbone in backbone_names(changed.model):
         ensure_warm_start(backbone, changed.warm_start, device())
     work = paths.build_dir() / "trials"

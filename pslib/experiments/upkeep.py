@@ -40,9 +40,15 @@ def scan_records(folder: Path) -> tuple[list[Record], dict[str, str]]:
             unreadable[name] = "arrays without their JSON: the run was killed while it wrote its record"
         else:
             try:
-                readable.append(read_record(folder / name))
+                record = read_record(folder / name)
             except UserError as error:
                 unreadable[name] = str(error).rstrip(".")
+                continue
+            info = record.info
+            if info["status"] == "finished" and not (info["protocols"] and "detection" in info["results"]):
+                unreadable[name] = "it holds no result of the test people"
+            else:
+                readable.append(record)
     return readable, unreadable
 
 

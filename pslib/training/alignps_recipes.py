@@ -63,7 +63,8 @@ ALIGNPS_PAPER = _ALIGNPS.with_(
 _PLUS = ALIGNPS_PAPER.with_(name="alignps-plus-paper", model__deformable_stages=("res3", "res4", "res5"))
 # What the released code of AlignPS sets where paper and code differ.  Not taken over: strides on the first
 # convolution of a bottleneck with weights that fit them, P6 and P7 beside P4 and P5 as further background of the
-# classification, a doubled rate for biases, and a warm-up that begins at a third of the rate.
+# classification, a doubled rate for biases, a warm-up that begins at a third of the rate, the mean over padding as
+# well, queries read from the detection that overlaps them best, and tests of one image at a time.
 _RELEASED = ALIGNPS_PAPER.with_(
     name="alignps-released",
     model__background_levels=("P4", "P5"),
@@ -76,6 +77,7 @@ _RELEASED = ALIGNPS_PAPER.with_(
     model__loss_normalizer="released",
     schedule__weight_decay=1e-4,
     schedule__warmup_steps=500,
+    search_threshold=0.2,
 )
 _PLUS_RELEASED = _RELEASED.with_(name="alignps-plus-released", model__deformable_stages=("res3", "res4", "res5"))
 ALIGNPS_RECIPES = (_ALIGNPS, _BASELINE, ALIGNPS_PAPER, _PLUS, _RELEASED, _PLUS_RELEASED)
@@ -89,6 +91,7 @@ _RELEASED_ON_PRW = _PAPER_ON_PRW | {
     "model__temperature": 1 / 15,
     "model__queue_temperature": 1 / 10,
     "schedule__weight_decay": 1e-3,
+    "search_threshold": 0.15,
 }
 ALIGNPS_ON_PRW: dict[str, dict[str, object]] = {
     "alignps-paper": _PAPER_ON_PRW,

@@ -99,6 +99,12 @@ class Schedule:
         require_choice("optimizer", self.optimizer, ("adamw", "sgd"))
         require_choice("learning-rate policy", self.policy, ("one-cycle", "steps"))
         require_choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"schedule.{name}={getattr(self, name)} moves no weight downhill: give more than 0.")
+        for name in ("offset_rate", "weight_decay", "warmup_steps", "first_step"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"schedule.{name}={getattr(self, name)} is out of range: give 0 or more.")
         if self.steps < 1 or self.batch_size < 1:
             raise UserError(
                 f"a schedule of {self.steps} steps of {self.batch_size} images trains nothing: give both at least 1."
@@ -135,6 +141,14 @@ class Recipe:
             raise UserError(
                 f"search_threshold={self.search_threshold} is no score below which detections are left out: give 0 or "
                 "more, below 1."
+            )
+        if self.workers < 0:
+            raise UserError(f"workers={self.workers} load nothing: give 0, for the training process itself, or more.")
+        sizes = (*self.image_sizes, *((self.test_size,) if self.test_size else ()))
+        if any(len(size) != 2 or min(size) < 1 for size in sizes):
+            raise UserError(
+                f"image_sizes={self.image_sizes} and test_size={self.test_size} must be pairs (longer, shorter) of at "
+                "least 1 px."
             )
         if min(self.crop_size) < 1:
             raise UserError(f"crop_size={self.crop_size} shows nothing: give a height and a width of at least 1 px.")

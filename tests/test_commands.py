@@ -152,6 +152,7 @@ def test_a_recipe_is_refused_the_checkpoint_of_another(tmp_path, capsys):
         (["train", "ian", "--set", "model.center_alpha=2"], "center_alpha=2.0"),
         (["reproduce", "ian-table9"], "nearest: ian-table6"),
         (["evaluate", "no-such.safetensors"], "there are no weights at no-such.safetensors"),
+        (["evaluate", "no-such.safetensors", "--out", "nowhere/x.json"], "make nowhere first"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_exit_code_2(arguments, said, capsys):

@@ -164,6 +164,8 @@ def run_that(raises):
 @pytest.mark.parametrize(("error", "code", "text"), [
     (KeyboardInterrupt(), 130, "interrupted"),
     (OSError(errno.ENOSPC, "No space left on device", "x.jpg"), 2, "x.jpg: No space left on device: free some space"),
+    (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), 2, "x: Not a directory: choose a folder, not a file"),
+    (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), 2, "x: Is a directory: choose a file, not a folder"),
     (PermissionError(errno.EACCES, "Permission denied"), 2, "Permission denied: choose a folder you may write to"),
     (UserError("unknown set 'x': choose prw."), 2, "pslib: unknown set 'x': choose prw."),
 ])

@@ -220,13 +220,13 @@ def test_what_could_not_fail_is_counted_apart():
     assert UNTRAINED in ledger_text(safe) and safe[1].as_dict()["put_at_risk"] is False
 
 
-def test_a_claim_that_git_does_not_know_was_not_put_at_risk():
+def test_whether_a_claim_that_git_does_not_know_was_put_at_risk_cannot_be_told():
     """As after a change of its margin, or in a clone without history."""
     known, unknown, empty = (made_entry("reproduced"), made_entry("reproduced", claim_commit=""),
                              made_entry(NOT_RECORDED, claim_commit=""))  # fmt: skip
     assert (known.at_risk, unknown.at_risk) == (True, None) and unknown.as_dict()["put_at_risk"] is None
     said = ledger_summary([known, unknown, empty])
-    assert "git does not know since when 1 of the recorded ones have stood" in said
+    assert "whether 1 of all were put at risk cannot be told: git does not know them" in said
     assert "git does not" not in ledger_summary([known]) and ledger_text([known, unknown, empty]).count(UNKNOWN) == 1
 
 

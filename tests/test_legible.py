@@ -1,7 +1,9 @@
 """Faults planted in a figure are found; what can be read is left alone; a page with a fault is not made."""
 
+import numpy as np
 import pytest
 
+from pslib.viz.curves import matrix_figure
 from pslib.viz.figures import new_figure, show
 from pslib.viz.legible import illegible
 
@@ -16,8 +18,8 @@ def figure(**options):
 
 def test_a_figure_as_it_should_be():
     """Free words that overlap, and those that are clipped away, are a drawing's own business."""
+    assert illegible(figure()[0]) == []
     fig, ax = figure()
-    assert illegible(fig) == []
     for _ in range(2):
         ax.text(0.5, 0.5, "beside a point")
     ax.text(90, 0.5, "far away", clip_on=True)
@@ -63,6 +65,18 @@ def test_places_are_those_of_the_picture_that_is_written():
     ax.set(aspect="equal")
     fig.legend(loc="outside right upper")
     assert illegible(fig) == []
+
+
+def test_what_was_judged_is_what_is_written():
+    """Matrices with wide titles, whose layout would push the label of the left axis out with every further drawing."""
+    values, names = np.full((3, 3), 68.0), ["P3 (far)", "P4 (middle)", "P5 (near)"]
+    titles = ("baseline: mAP, each box from its own level", "AlignPS: mAP, every box from P3")
+    fig = matrix_figure(dict.fromkeys(titles, values), names, "query's level", "gallery's level", values.astype(int))
+    assert illegible(fig) == []
+    judged = fig.axes[0].yaxis.label.get_window_extent().x0
+    for _ in range(3):
+        fig.draw_without_rendering()
+    assert fig.axes[0].yaxis.label.get_window_extent().x0 == judged > 0
 
 
 def test_the_size_is_that_of_the_page():

@@ -217,8 +217,9 @@ def test_a_label_past_the_table_is_refused(label):
 def test_wrong_arguments_are_named():
     with pytest.raises(UserError, match="labelled or positives"):
         oim_loss(unit_rows(1, 5), torch.tensor([0]), filled_memory(dtype=torch.float32), average="all")
-    with pytest.raises(ValueError, match="momentum"):
-        OIMMemory(3, 2, 4, momentum=1.0)
+    for wrong in ({"momentum": 1.0}, {"momentum": -0.1}, {"queue_size": -1}):
+        with pytest.raises(UserError, match="make no memory"):
+            OIMMemory(**{"num_identities": 3, "queue_size": 2, "dim": 4} | wrong)
 
 
 def shifted_pointer(memory, embeddings):

@@ -9,7 +9,8 @@ from toy_sets import toy_recipe
 
 from pslib import paths
 from pslib.cli import main
-from pslib.experiments.records import record_stem, set_aside, write_record
+from pslib.experiments.lookup import find_recipe
+from pslib.experiments.records import read_records, record_stem, set_aside, write_record
 from pslib.experiments.stages import state_of
 from pslib.experiments.tables import comparison, failed_runs, results_table
 from pslib.experiments.upkeep import drop_records, record_files, scan_records, unfit_records
@@ -26,7 +27,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def write(folder, seed=0, status="finished", fingerprint="f", value=0.5, **changes):
-    recipe = toy_recipe(**changes)
+    return write_named(folder, toy_recipe(**changes), value, seed, status, fingerprint)
+
+
+def write_named(folder, recipe, value, seed=0, status="finished", fingerprint="f"):
     run_hash = recipe_hash(recipe, fingerprint)
     info = {"recipe": asdict(recipe), "hash": run_hash, "seed": seed, "status": status, "protocols": ["TestG100"],
             "data": {"fingerprint": fingerprint}, "components": dict(COMPONENT_VERSIONS), "device": "cpu",
@@ -119,6 +123,18 @@ def test_drop_refuses_what_it_does_not_know_and_removes_nothing(folder, capsys, 
 def test_drop_without_a_name_or_a_record_is_one_sentence(folder, capsys):
     assert main(["records", "drop"]) == 2 and "name a hash or a file" in capsys.readouterr().err
     assert main(["records", "drop", "x"]) == 2 and "there is none at all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sorts_last", [True, False])
+def test_a_run_with_other_settings_does_not_stand_for_a_name(folder, sorts_last):
+    """Whether its hash comes before or after that of the recipe as it is named."""
+    ours, rival = (find_recipe(name, "cuhk-sysu") for name in ("alignps", "baseline"))
+    own = recipe_hash(ours, "f")
+    others = (ours.with_(schedule__steps=steps) for steps in range(50, 5000))
+    other = next(one for one in others if (recipe_hash(one, "f") > own) is sorts_last)
+    for recipe, value in ((ours, 0.75), (rival, 0.5), (other, 0.01)):
+        write_named(folder, recipe, value)
+    assert "search mAP 25.0" in comparison(read_records(folder))
 
 
 def test_the_table_holds_all_variants_of_both_sets_in_the_registrys_order(folder):

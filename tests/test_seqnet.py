@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch.nn import functional as F
 from torchvision.ops import box_iou
-from toy_sets import toy_batch, train_step
+from toy_sets import thirty_steps, toy_batch, train_step
 
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError
@@ -327,15 +327,7 @@ def test_thirty_steps_on_two_frames_bring_the_losses_down_and_find_the_people(pi
     torch.manual_seed(0)
     model = build(roi={"pixels": pixels}).train()
     images, targets = toy_batch()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    curve = []
-    for _ in range(30):
-        losses = model(images, targets)
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        optimizer.step()
-        model.update_memory()
-        curve.append({key: value.item() for key, value in losses.items()})
+    curve = thirty_steps(model)
     for key in ("rpn_class", "first_class", "roi_class", "roi_oim"):
         first, last = (sum(entry[key] for entry in part) / 5 for part in (curve[:5], curve[-5:]))
         assert last < 0.8 * first, (key, first, last)

@@ -64,9 +64,8 @@ def embed_gallery(
     """Run ``model`` over all frames of ``data``, ``batch_size`` at a time, in their order.
 
     Frames of one batch are padded to the largest of them.  Convolutions see where the padding begins, and group
-    normalisation takes its statistics over all of the map, so among frames of other sizes scores and embeddings change
-    (the cosine of a person with herself alone was 0.98 to 0.99 for AlignPS, in one case of the baseline 0.56): compare
-    models at one ``batch_size``, and take 1 where frames are of many sizes.
+    normalisation takes its statistics over all of the map, so among frames of other sizes scores and embeddings change:
+    compare models at one ``batch_size``, and take 1 where frames are of many sizes.
 
     ``test_size`` (longer, shorter side in px) enlarges or shrinks each frame to fit, as the paper's 1500 x 900; boxes
     are given and returned in pixels of the stored image either way.  Raises UserError on a set without frames.

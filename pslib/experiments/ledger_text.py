@@ -82,7 +82,7 @@ def ledger_summary(entries: Sequence[Entry]) -> str:
         )
     unknown = [item for item in entries if item.verdict.word != NOT_RECORDED and item.at_risk is None]
     if unknown:
-        lines.append(f"git does not know since when {len(unknown)} of the recorded ones have stood: not put at risk")
+        lines.append(f"whether {len(unknown)} of all were put at risk cannot be told: git does not know them")
     return "\n".join(lines)
 
 

@@ -65,9 +65,10 @@ def _reid_losses(record: Record) -> list[tuple[np.ndarray, float]]:
     dense, roi = model.get("dense", model), model.get("roi", model)
     found = []
     for name, curve in record.arrays.items():
+        if name not in ("loss/oim", "loss/roi_oim", "loss/rss_people"):
+            continue
         # A batch that labelled nobody leaves nan, or an OIM of exactly 0, which no softmax has.
-        named = np.isfinite(curve) & ((curve != 0) | (not name.endswith("oim"))) if name.startswith("loss/") else []
-        curve = curve[named] if len(named) else ()
+        curve = curve[np.isfinite(curve) & ((curve != 0) | (name == "loss/rss_people"))]
         if len(curve) < TENTHS:
             continue
         if name == "loss/oim":
@@ -75,7 +76,7 @@ def _reid_losses(record: Record) -> list[tuple[np.ndarray, float]]:
             found.append((curve, uniform_loss(identities, dense["queue_size"], dense.get("focal_gamma", 0.0))))
         elif name == "loss/roi_oim":
             found.append((curve, uniform_loss(identities, roi["queue_size"], 0.0)))
-        elif name == "loss/rss_people":
+        else:
             found.append((curve, math.log(min(model["rss_samples"] or identities + 1, identities + 1))))
     return found
 

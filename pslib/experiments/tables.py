@@ -10,6 +10,7 @@ from pslib.evaluation.statistics import Interval, bootstrap_runs
 from pslib.experiments.catalogue import VARIANTS
 from pslib.experiments.lookup import at_profile, find_recipe
 from pslib.experiments.records import Record, main_protocol_name
+from pslib.training.recipe import recipe_hash
 
 __all__ = [
     "grouped",
@@ -170,9 +171,10 @@ def _as_named(record: Record) -> bool:
     """True if the record's recipe has the settings that its name has today."""
     recipe = record.recipe
     try:
-        return recipe == at_profile(find_recipe(recipe.name, recipe.kind), recipe.profile)
+        named = at_profile(find_recipe(recipe.name, recipe.kind), recipe.profile)
     except UserError:  # no such name or profile
         return False
+    return recipe_hash(named, record.info["data"]["fingerprint"]) == record.info["hash"]
 
 
 def _text(value: Interval) -> str:

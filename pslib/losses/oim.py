@@ -18,9 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pslib.data.annotations import UNLABELLED
-from pslib.errors import require_choice
+from pslib.errors import UserError, require_choice
 
-__all__ = ["OIMMemory", "memory_logits", "oim_loss"]
+__all__ = ["OIMMemory", "memory_logits", "oim_loss", "require_memory"]
+
+
+def require_memory(queue_size: int, oim_momentum: float) -> None:
+    """Raise UserError unless a memory can have such a queue and such rows."""
+    if queue_size < 0 or not 0 <= oim_momentum < 1:
+        raise UserError(
+            f"queue_size={queue_size} and oim_momentum={oim_momentum} make no memory: give 0 rows or more, and a share "
+            "of the old row in [0, 1)."
+        )
 
 
 class OIMMemory(nn.Module):
@@ -47,8 +56,7 @@ class OIMMemory(nn.Module):
         queue_channels: int | None = None,
     ):
         super().__init__()
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum} must lie in [0, 1): the share a row keeps of itself.")
+        require_memory(queue_size, momentum)
         self.momentum, self.normalize_table = momentum, normalize_table
         self.queue_channels = dim if queue_channels is None else min(queue_channels, dim)
         self.register_buffer("table", torch.zeros(num_identities, dim))

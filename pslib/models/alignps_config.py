@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from pslib.errors import UserError, require_choice
+from pslib.losses.oim import require_memory
 from pslib.models.backbones import STAGES
 from pslib.models.neck import LEVELS
 
@@ -70,13 +71,7 @@ class AlignPSConfig:
                 f"deformable_stages={self.deformable_stages} are not from fine to coarse, each once: "
                 "give e.g. ('res4', 'res5')."
             )
-        if not all(isinstance(cut, int | float) for cut in self.size_cuts):
-            raise UserError(f"size_cuts={self.size_cuts} are not two rising sizes in px: give e.g. (24.0, 40.0).")
-        if self.queue_size < 0 or not 0 <= self.oim_momentum < 1:
-            raise UserError(
-                f"queue_size={self.queue_size} and oim_momentum={self.oim_momentum} make no memory: give 0 rows or "
-                "more, and a share of the old row below 1."
-            )
+        require_memory(self.queue_size, self.oim_momentum)
         if self.focal_gamma != 0 and not 1 <= self.focal_gamma < math.inf:
             raise UserError(
                 f"focal_gamma={self.focal_gamma} has no gradient where a person is recognized for sure: give 0, or 1 "
@@ -87,7 +82,8 @@ class AlignPSConfig:
             raise UserError(
                 f"head_channels={self.head_channels} do not fall into groups of eight: give a multiple of 8, or fewer."
             )
-        if len(self.size_cuts) != len(LEVELS) - 1 or list(self.size_cuts) != sorted(self.size_cuts):
+        numbers = all(isinstance(cut, int | float) for cut in self.size_cuts)
+        if not numbers or len(self.size_cuts) != len(LEVELS) - 1 or list(self.size_cuts) != sorted(self.size_cuts):
             raise UserError(f"size_cuts={self.size_cuts} are not two rising sizes in px: give e.g. (24.0, 40.0).")
         require_choice("structure", self.structure, STRUCTURES)
         require_choice("triplet term", self.triplet, ("none", "plain", "table"))

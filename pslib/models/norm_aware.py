@@ -109,19 +109,18 @@ class PixelNormAwareHead(NormAwareHead):
     Maps (R, C_i, h_i, w_i) are resized to the last one's cells (the released code resizes after the first layers,
     which without training is the same).  A region's embedding is the mean of its cells' unit embeddings, each weighted
     by its score, at unit length; its score is the mean of the scores.  Only how the scores compare counts for the
-    embedding, so they are taken relative to the region's largest: an embedding exists where all of them are near 0.
+    embedding, which therefore exists where all of them are near 0, too.
     """
 
     def forward(self, maps: Sequence[Tensor]) -> NormAwareOutput:
         cells = maps[-1].shape[-2:]
         resized = [x if x.shape[-2:] == cells else _resize(x.float(), cells) for x in maps]
         each = super().forward([x.movedim(1, 3).flatten(0, 2) for x in resized])  # R*h*w rows
-        shape = (len(maps[-1]), *cells)
-        size = (len(maps[-1]), cells[0] * cells[1])
-        shares = F.logsigmoid(each.logits).reshape(size)
-        shares = (shares - shares.detach().amax(dim=1, keepdim=True)).exp()  # (R, h*w), the largest of a region is 1
-        embeddings = (shares.unsqueeze(2) * each.embeddings.reshape(*size, each.embeddings.shape[1])).mean(dim=1)
-        return NormAwareOutput(F.normalize(embeddings), each.logits.reshape(shape), each.norms.reshape(shape))
+        logits = each.logits.reshape(len(maps[-1]), *cells)
+        # The scores relative to their sum, from their logarithms: exact where all of them underflow.
+        shares = F.logsigmoid(logits).flatten(1).softmax(dim=1)  # (R, h*w)
+        embeddings = (shares.unsqueeze(2) * each.embeddings.unflatten(0, shares.shape)).sum(dim=1)
+        return NormAwareOutput(F.normalize(embeddings), logits, each.norms.reshape(logits.shape))
 
 
 def _resize(maps: Tensor, cells: Sequence[int]) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 
 from pslib.errors import UserError, require_choice
-from pslib.losses.oim import OIMMemory, oim_loss
+from pslib.losses.oim import OIMMemory, oim_loss, require_memory
 from pslib.models.batching import Shapes
 from pslib.models.norm_aware import FewRowsNorm, NormAwareHead, PixelNormAwareHead, covered_cells, person_scores
 from pslib.models.proposals import RoiSample, require_counts, require_shares, sample_rois
@@ -69,11 +69,7 @@ class RoiBranchConfig:
                 f"negative_iou={self.negative_iou} must lie between 0 and positive_iou={self.positive_iou}: an overlap "
                 "cannot be both."
             )
-        if self.queue_size < 0 or not 0 <= self.oim_momentum < 1:
-            raise UserError(
-                f"queue_size={self.queue_size} and oim_momentum={self.oim_momentum} make no memory: give 0 rows or "
-                "more, and a share of the old row below 1."
-            )
+        require_memory(self.queue_size, self.oim_momentum)
         for name in ("gamma_std", "weight_std"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} is no spread: give 0 or more, or None.")

@@ -31,9 +31,9 @@ _ROI_ALIGNPS = Recipe(
     # suffers from false detections more than by AlignPS's (data/trials.json).  The value is the released code's.
     search_threshold=0.2,
 )
-# Beside the released start of its factors, box normalisation and loss of true boxes, 25.6 mAP among validation people;
-# with the ROI branch's moves of boxes 32.5, with its start of the factors, on which the score hangs, 37.3.  SeqNet,
-# whose first head scores, gains nothing by the former, 39.9 against 38.8 (data/trials.json; a seed each).
+# mAP among validation people (data/trials.json; a seed each): 25.6 with the class's defaults; 32.5 without normalising
+# how boxes move and without the loss of true boxes; 37.3 with factors that start near 0.01 as well, since the score
+# hangs on them.  SeqNet, whose first head scores, gains nothing without the two: 38.8, with them 39.9.
 _NAE = Recipe(
     "nae",
     "cuhk-sysu",

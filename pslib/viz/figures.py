@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pslib import progress
-from pslib.viz.legible import illegible
+from pslib.viz.legible import illegible, settle
 
 __all__ = ["OTHER", "PALETTE", "RIGHT", "SECOND", "WRONG", "draw_boxes", "figure_html", "image_grid", "new_figure",
            "plain", "show", "to_array"]
@@ -197,6 +197,7 @@ def _encode(fig: Figure, quality: int | None) -> tuple[str, bytes]:
     """(mime type, bytes) of the drawn figure: JPEG of that quality, or PNG or WebP reduced to a palette."""
     from PIL import Image
 
+    settle(fig)
     drawn = io.BytesIO()
     width, height = fig.get_size_inches()
     fig.savefig(drawn, format="png", dpi=min(DPI, DPI * MAX_WIDTH_INCHES / width), facecolor="white")

@@ -10,14 +10,25 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-__all__ = ["SLACK", "SMALLEST", "illegible"]
+__all__ = ["SLACK", "SMALLEST", "illegible", "settle"]
 
 SMALLEST = 5.5  # points of 1/72 inch, in the size in which a page shows the figure
 SLACK = 2.0  # px that may be cut or covered: the frame around a text is a little larger than its letters
 
 
+def settle(fig: Figure) -> None:
+    """Lay ``fig`` out and leave it so: what is judged is then what is written, however often it is drawn.
+
+    Only the second time does a layout know what the first has made of axes with equal units, and with every further
+    drawing it would move them on.
+    """
+    for _ in range(2):
+        fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+
+
 def illegible(fig: Figure, scale: float = 1.0) -> list[str]:
-    """What cannot be read in ``fig``, a sentence each; draws it, as only then places are known.
+    """What cannot be read in ``fig``, a sentence each; settles it, as only then places are known.
 
     Every text must lie within the figure, and be of :data:`SMALLEST` size or more where a page shows it at ``scale``.
     Titles, labels of axes and ticks, and legends must not cover each other.  Words that a drawing puts where it wants
@@ -29,8 +40,7 @@ def illegible(fig: Figure, scale: float = 1.0) -> list[str]:
     >>> illegible(fig)[-1]
     "'much wider than a panel' and 'no less wide than that one' lie over each other"
     """
-    for _ in range(2):  # as for a file: only the second time a layout knows what the first has made of equal axes
-        fig.draw_without_rendering()
+    settle(fig)
     texts = [(text, text.get_window_extent()) for text in _shown(fig)]
     edge = Bbox([[-SLACK, -SLACK], [fig.bbox.width + SLACK, fig.bbox.height + SLACK]])
     said = []

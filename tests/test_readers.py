@@ -1,16 +1,20 @@
 """Both layouts: what the files hold to the letter, what the readers make of it, and every way to break a set."""
 
+import threading
+
 import numpy as np
 import pytest
 import scipy.io
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from set_fixtures import blank_images, frame, hand_made_cuhk, hand_made_prw
 
+from pslib.data import loading
 from pslib.data.annotations import UNLABELLED
 from pslib.data.layouts import CuhkProtocol, DrawnQuery, write_cuhk_sysu, write_prw
-from pslib.data.loading import count, describe, load, read_image, training_labels, training_target
+from pslib.data.loading import count, describe, load, read_ahead, read_image, training_labels, training_target
 from pslib.data.matfile import read_mat
 from pslib.data.paper_layout import make_thin
 from pslib.data.protocol_file import read_protocol
@@ -287,6 +291,38 @@ def test_images_that_do_not_decode(cuhk):
     one_sentence(lambda: read_image(path), "s3.jpg")
     path.unlink()
     one_sentence(lambda: read_image(path), "s3.jpg", "missing")
+
+
+def test_images_read_ahead_stand_in_order_and_a_bad_one_ends_at_its_place(tmp_path):
+    for number in range(7):
+        Image.fromarray(np.full((4, 6, 3), 30 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    paths = [tmp_path / f"{number}.png" for number in range(7)]
+    for ahead in (1, 3, 20):
+        found = list(read_ahead(paths, ahead))
+        assert all(torch.equal(image, read_image(path)) for image, path in zip(found, paths, strict=True))
+    assert list(read_ahead([], 2)) == []
+    paths[4].write_bytes(b"")
+    images = read_ahead(paths, 3)
+    assert [int(next(images)[0, 0, 0]) for _ in range(4)] == [0, 30, 60, 90]
+    one_sentence(lambda: next(images), "4.png", "does not decode")
+
+
+def test_images_are_read_while_the_caller_works_and_no_further_ahead_than_asked(monkeypatch):
+    begun, third = [], threading.Event()
+
+    def slow(path):
+        begun.append(path)
+        if path == 3:
+            third.set()
+        return torch.zeros(1)
+
+    monkeypatch.setattr(loading, "read_image", slow)
+    images = read_ahead(range(1, 10), 2)
+    next(images)
+    assert third.wait(timeout=60), "image 3 was not read while the caller held image 1"
+    assert max(begun) == 3
+    images.close()
+    assert max(begun) == 3
 
 
 @pytest.mark.parametrize("box", [[10, 10, 0, 20], [10, 10, 20, 0], [400, 10, 20, 20], [10, 150, 20, 20]])

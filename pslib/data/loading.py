@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,8 @@ from pslib.data.published import PUBLISHED
 from pslib.errors import UserError, require_choice
 
 __all__ = [
-    "KINDS", "count", "describe", "fingerprint", "load", "read_image", "training_labels", "training_target",
+    "KINDS", "count", "describe", "fingerprint", "load", "read_ahead", "read_image", "training_labels",
+    "training_target",
 ]  # fmt: skip
 
 _READERS = {"cuhk-sysu": read_cuhk_sysu, "prw": read_prw}
@@ -91,13 +95,30 @@ def read_image(path: Path | str) -> Tensor:
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))  # (H, W, 3)
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        # NumPy turns it: PyTorch's threads belong to the model that computes meanwhile.
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
     except (OSError, SyntaxError, ValueError):  # Pillow's ways to say that a file is damaged
         raise UserError(
             f"{path} does not decode as an image (it is truncated or damaged): restore it from the data set."
         ) from None
+
+
+def read_ahead(paths: Iterable[Path | str], ahead: int) -> Iterator[Tensor]:
+    """Images of ``paths`` in their order, each as of :func:`read_image`.
+
+    Threads read up to ``ahead`` of them while the caller works on those before.  Raises UserError where the first bad
+    image would be returned, as reading one by one would.
+    """
+    with ThreadPoolExecutor(min(ahead, os.cpu_count() or 1)) as readers:
+        waiting: deque[Future[Tensor]] = deque()
+        for path in paths:
+            waiting.append(readers.submit(read_image, path))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def training_labels(dataset: PersonSearchSet) -> dict[int, int]:

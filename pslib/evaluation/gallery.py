@@ -6,6 +6,7 @@ with ground-truth boxes (alignment alone, no error of the detector).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol as Interface
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pslib.data.annotations import PersonSearchSet, Protocol
-from pslib.data.loading import read_image
+from pslib.data.loading import read_ahead
 from pslib.data.transforms import TestTransform
 from pslib.errors import UserError
 from pslib.evaluation.detections import Detections
@@ -75,9 +76,10 @@ def embed_gallery(
     transform = TestTransform(test_size)
     found: list[dict[str, np.ndarray]] = []
     annotated: list[np.ndarray] = []
+    ahead = read_ahead((frame.path for frame in data.frames), batch_size)
     for start in progress(range(0, len(data.frames), batch_size), desc=desc):
         frames = data.frames[start : start + batch_size]
-        images, scales = zip(*(transform(read_image(frame.path)) for frame in frames), strict=True)
+        images, scales = zip(*map(transform, islice(ahead, len(frames))), strict=True)
         boxes = [torch.from_numpy(frame.boxes).to(device) * scale for frame, scale in zip(frames, scales, strict=True)]
         results, embedded = model.detect_and_embed([image.to(device) for image in images], boxes)
         annotated += [rows.float().cpu().numpy() for rows in embedded]

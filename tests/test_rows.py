@@ -11,8 +11,10 @@ import pytest
 from toy_sets import toy_recipe
 
 from pslib import paths
+from pslib.errors import UserError
 from pslib.evaluation.statistics import Interval
 from pslib.experiments import lookup, rows
+from pslib.experiments.ledger import ledger
 from pslib.experiments.lookup import LostRun, at_profile, failed, runs_of
 from pslib.experiments.records import record_stem, write_record
 from pslib.experiments.registry import Experiment
@@ -65,6 +67,28 @@ def test_rows_carry_the_runs_that_failed(recorded):
     assert found["some"].value.mean == found["whole"].value.mean == 75
     recalls = {label: sets["cuhk-sysu"] for label, sets in rows.recorded_rows("toy-table", what="recall").items()}
     assert recalls["some"].value.mean == 91 and recalls["diverged"] == found["diverged"]
+
+
+def test_gains_are_over_the_seeds_that_both_rows_have(recorded):
+    found = {label: sets["cuhk-sysu"] for label, sets in rows.recorded_gains("toy-table", "whole").items()}
+    assert {label: (row.seeds, failed(row.lost), row.absent) for label, row in found.items()} == {
+        "some": ((0,), "failed: seed 1, a damaged record", ""),
+        "diverged": ((), "failed: seed 0", "failed: seed 0"),
+        "absent": ((), "", "not recorded yet"),
+    }
+    assert found["some"].value == Interval(0.0, 0.0, 0.0)
+    with pytest.raises(UserError, match="nearest: whole"):
+        rows.recorded_gains("toy-table", "hole")
+
+
+def test_gains_are_the_differences_that_the_ledger_judges():
+    names = ("mi > none", "kl > none", "dv > none")
+    entries = [one for one in ledger("tiny", ["alignps-table7"]) if one.claim.name in names]
+    assert len(entries) == 6
+    gains = rows.recorded_gains("alignps-table7", "none")
+    for one in entries:
+        row = gains[one.claim.name.partition(" ")[0]][one.set]
+        assert row.seeds == one.seeds and row.value == one.interval
 
 
 def test_variants_carry_the_runs_that_failed(recorded):

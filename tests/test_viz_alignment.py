@@ -82,6 +82,18 @@ def test_a_percentage_ends_at_a_hundred_and_its_numbers_stay_inside():
     assert ax.get_xlim()[1] > 100 and {text.get_ha() for text in ax.texts} == {"left"}
 
 
+def test_gains_have_signs_and_a_line_at_nothing():
+    values = {"a": Interval(-1.0, -2.0, 0.5), "b": Interval(0.75, 0.25, 1.5)}
+    rows = {name: {"prw": RecordedRow(value, (0, 1, 2))} for name, value in values.items()}
+    (ax,) = alignment.rows_figure(rows, "search mAP minus that of none, points of per cent", gains=True).axes
+    assert words(ax.figure) == ["-1.0", "+0.8"]
+    assert ax.get_xlim()[0] < -2 and 1.5 < ax.get_xlim()[1] < 5
+    assert [0, 0] in [list(line.get_xdata()) for line in ax.lines]
+    below = {"a": {"prw": RecordedRow(Interval(-3.0, -4.0, -2.0), (0,))}}
+    (ax,) = alignment.rows_figure(below, gains=True).axes
+    assert ax.get_xlim()[0] < -4 and ax.get_xlim()[1] > 0, "the line at 0 must be in the picture"
+
+
 def test_rows_figure_names_what_failed():
     lost = (LostRun("seed 2 failed: the loss is not finite", 2),)
     some, full = (RecordedRow(Interval(40.0, 35.0, 45.0), seeds, lost=lost) for seeds in ((0, 1), (0, 1, 3)))

@@ -41,6 +41,8 @@ def test_forces_point_where_they_push_and_a_still_panel_has_no_arrow():
     np.testing.assert_allclose(np.subtract(arrow.xy, arrow.xyann), [0, 0.4])  # the longest is as long as asked
     assert not second.texts and first.get_title() == "information\ncosine +0.1"
     assert filled(first) == [True, True, False, False]
+    joined = [line.get_xydata() for line in first.lines if line.get_linestyle() == ":"]
+    np.testing.assert_allclose(joined, [[[np.cos(a), np.sin(a)] for a in ends] for ends in ((0.0, 0.3), (1.5, 1.8))])
 
 
 def filled(ax):

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pslib.errors import require_choice
 from pslib.evaluation.statistics import Interval
 from pslib.experiments.catalogue import EXPERIMENTS, VARIANTS
 from pslib.experiments.lookup import LostRun, at_profile, failed, find_experiment, runs_of
 from pslib.experiments.records import Record
-from pslib.experiments.tables import summary
+from pslib.experiments.tables import difference, summary
 
-__all__ = ["RecordedRow", "recorded_rows", "recorded_variants", "source_of", "source_of_rows"]
+__all__ = ["RecordedRow", "recorded_gains", "recorded_rows", "recorded_variants", "source_of", "source_of_rows"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,32 @@ def recorded_rows(
         }
         for label in experiment.rows
     }
+
+
+def recorded_gains(
+    name: str, base: str, profile: str = "tiny", what: str = "map", boxes: str = "detected"
+) -> dict[str, dict[str, RecordedRow]]:
+    """Every other row of the experiment ``name`` minus its row ``base``, ``{label: {set: RecordedRow}}``.
+
+    Differences are taken query by query between runs of one seed, of the seeds that both rows have, so that their
+    intervals are those of the ledger's claims: what makes a person or a seed easy cancels.  UserError for a ``base``
+    that is no row.
+    """
+    experiment = find_experiment(name)
+    require_choice("row", base, experiment.rows)
+    found: dict[str, dict[str, RecordedRow]] = {label: {} for label in experiment.rows if label != base}
+    for kind in experiment.kinds:
+        runs = {
+            label: runs_of(at_profile(experiment.recipe(label, kind), profile), experiment.read(label))
+            for label in experiment.rows
+        }
+        rivals, lost_rivals = runs[base]
+        for label in found:
+            group, lost = runs[label]
+            seeds = sorted({r.info["seed"] for r in group} & {r.info["seed"] for r in rivals})
+            value = difference(group, rivals, what, boxes) if seeds else None
+            found[label][kind] = RecordedRow(value, tuple(seeds), lost=(*lost, *lost_rivals))
+    return found
 
 
 def _recorded_row(group: Sequence[Record], lost: Sequence[LostRun], what: str, boxes: str) -> RecordedRow:

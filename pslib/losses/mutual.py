@@ -102,6 +102,10 @@ def mutual_information_bound(
     * ``"all-pairs"``: all B (B - 1) pairs of different rows;
     * ``shuffled`` (B, Db) gives them and decides alone.
 
+    Leaving own rows out fits people from an endless crowd.  Where the same L people come again, strangers of Eq. 6 are
+    the same person once in L; without those the number overstates and can pass log(L), with one in B, a batch's own
+    rows, it understates.
+
     ``generator=None`` draws from torch's global one.  With fewer than two pairs nobody is a stranger, and the bound
     is a zero with a graph.  Computed in float32 or wider, whatever the autocast state.  Raises UserError for another
     ``marginal``, ValueError for rows that are no pairs or ``shuffled`` of another shape than b.

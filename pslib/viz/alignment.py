@@ -77,11 +77,15 @@ def sampling_figure(
     return fig
 
 
-def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "search mAP, per cent") -> Figure:
+def rows_figure(
+    rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "search mAP, per cent", gains: bool = False
+) -> Figure:
     """A table of variants as dots with intervals, ``rows`` as :func:`pslib.experiments.rows.recorded_rows` has them.
 
     A row without records says so, one with fewer than three seeds and one with runs that failed too.  Where
     ``xlabel`` says per cent the axis ends at 100, and what has no room right of its interval stands left of it.
+    ``gains``: values are differences, as of :func:`pslib.experiments.rows.recorded_gains`; they have signs, and the
+    axis, a line at 0 and no end but theirs.
 
     >>> from pslib.evaluation.statistics import Interval
     >>> row = {"cuhk-sysu": RecordedRow(Interval(20.0, 17.0, 23.0), (0,)), "prw": RecordedRow(None)}
@@ -94,10 +98,13 @@ def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "se
     low = min([value.low for value in found], default=0.0)
     high = max([value.high for value in found], default=50.0)
     span = max(high - low, 2.0)
-    low = max(0.0, low - 0.15 * span) if low > 50 else 0.0  # recalls lie close together, far from zero
+    if gains:
+        low, high = min(low, 0.0) - 0.05 * span, max(high, 0.0)
+    else:
+        low = max(0.0, low - 0.15 * span) if low > 50 else 0.0  # recalls lie close together, far from zero
     span = max(high - low, 2.0)
     end = high + 0.35 * span
-    end = min(end, 100.0) if "per cent" in xlabel else end
+    end = min(end, 100.0) if "per cent" in xlabel and not gains else end
     for ax, kind in zip(axes.flat, kinds, strict=True):
         color, mark, name = SET_STYLES.get(kind, (PALETTE["black"], "o", kind))
         for place, sets in enumerate(rows.values()):
@@ -108,13 +115,15 @@ def rows_figure(rows: Mapping[str, Mapping[str, RecordedRow]], xlabel: str = "se
                 continue
             few = f"{len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}" if len(row.seeds) < 3 else ""
             notes = "; ".join(filter(None, (few, failed(row.lost))))
-            told = f"{value.mean:.1f} ({notes})" if notes else f"{value.mean:.1f}"
+            told = f"{value.mean:{'+' if gains else ''}.1f}" + (f" ({notes})" if notes else "")
             ax.plot([value.low, value.high], [place, place], color=color, lw=2)
             ax.plot(value.mean, place, mark, color=color, ms=6, clip_on=False)  # at 100 per cent it is on the edge
             at, side = (value.high + 0.02 * span, "left")
             if value.high + 0.35 * span > end:
                 at, side = (value.low - 0.02 * span, "right")
             ax.text(at, place, told, fontsize=8, va="center", ha=side)
+        if gains:
+            ax.axvline(0, color="black", lw=0.9)
         ax.set_yticks(range(len(rows)), list(rows), fontsize=8.5)
         ax.set(xlim=(low, end), ylim=(len(rows) - 0.4, -0.6))
         ax.set_title(name, fontsize=9)

@@ -96,14 +96,16 @@ class Forces:
 def circle_figure(panels: Mapping[str, Forces], columns: int = 3, length: float = 0.4) -> Figure:
     """Where each loss moves each embedding: people by color and shape, dense filled, ROI hollow, arrows downhill.
 
-    The longest arrow of a panel is ``length`` radii long, so arrows compare within a panel; a panel in which nothing
-    is moved has none.
+    A dotted line joins the two embeddings of a person.  The longest arrow of a panel is ``length`` radii long, so
+    arrows compare within a panel; a panel in which nothing is moved has none.
     """
     rows = -(-len(panels) // columns)
     fig, axes = new_figure(7.8, 2.6 * rows + 0.3, rows, columns, squeeze=False)
     circle = np.linspace(0, 2 * np.pi, 200)
     for ax, (title, forces) in zip(axes.flat, panels.items(), strict=False):
         ax.plot(np.cos(circle), np.sin(circle), color="#CCCCCC", lw=1)
+        for person, ends in enumerate(zip(forces.dense, forces.roi, strict=True)):
+            ax.plot(np.cos(ends), np.sin(ends), color=style_of(person)[0], ls=":", lw=1.2)
         longest = max(np.linalg.norm(np.concatenate([forces.push_dense, forces.push_roi]), axis=1).max(), 1e-3)
         for angles, pushes, hollow in ((forces.dense, forces.push_dense, False), (forces.roi, forces.push_roi, True)):
             for person, (angle, push) in enumerate(zip(angles, pushes, strict=True)):

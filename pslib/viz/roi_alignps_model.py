@@ -104,8 +104,9 @@ def roi_alignps_figure(model: RoiAlignPS, size: tuple[int, int] = (144, 224)) ->
     draw_arrow(ax, (88, 14), (93, 15.5))
     draw_arrow(ax, (92, 27), (97, 24))
     if "proposals" in shapes:
-        draw_block(ax, 33, 40, 13, 9.5, "RPN,\nonly in training", shapes["proposals"], DETECTION, dashed=True)
+        words = "RPN, only in\ntraining: proposals"
+        draw_block(ax, 33, 40, 13, 9.5, words, shapes["proposals"], DETECTION, dashed=True)
         draw_arrow(ax, (26, 29), (33, 42))
         ax.annotate("", (54, 37), (46, 43), arrowprops={"arrowstyle": "-|>", "color": "#555555", "ls": "--"})
-        ax.text(50.5, 43.5, f"{shapes['training regions'][0]} regions", fontsize=7, ha="left", color="#333333")
+        ax.text(50.5, 43.5, f"{shapes['training regions'][0]} regions, sampled", fontsize=7, ha="left", color="#333333")
     return fig

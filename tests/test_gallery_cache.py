@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -15,7 +16,8 @@ from toy_sets import toy_split
 from pslib.data.annotations import PersonSearchSet
 from pslib.errors import UserError
 from pslib.evaluation import cache
-from pslib.evaluation.cache import cached_gallery, gallery_key
+from pslib.evaluation.cache import cached_gallery, gallery_key, set_digest
+from pslib.evaluation.fast import prepare
 from pslib.evaluation.gallery import embed_gallery
 from pslib.losses.oim import OIMMemory
 from pslib.models.alignps import AlignPS, AlignPSConfig
@@ -90,6 +92,26 @@ def test_another_model_is_another_gallery():
     data = toy_split("test")
     for what, model in changed_models():
         assert gallery_key(model, data) != gallery_key(toy_model(), data), what
+
+
+def test_a_prepared_model_counts_with_its_precision_and_switches(tmp_path, counted):
+    data, model = toy_split("test"), toy_model()
+    strict = AlignPS(replace(model.config, class_threshold=0.9), model.num_identities).eval()
+    strict.load_state_dict(model.state_dict())
+    prepared = [prepare(model), prepare(strict), prepare(model, "bfloat16"), prepare(model, "float16"), model]
+    assert not any(one.training for one in prepared)
+    assert len({gallery_key(one, data) for one in prepared}) == len(prepared)
+    for one in prepared[:2]:
+        same(cached_gallery(one, data, name="toy", folder=tmp_path), embed_gallery(one, data))
+    assert len(counted) == 2
+
+
+def test_a_name_that_is_not_utf8_has_a_digest():
+    data = toy_split("test")
+    frame = data.frames[0]
+    names = [os.fsdecode(name) for name in (b"caf\xe9", b"caf\xe8")]
+    strange = [replace(data, frames=[replace(frame, name=name), *data.frames[1:]]) for name in names]
+    assert len({set_digest(one) for one in (data, *strange)}) == 3
 
 
 def test_a_model_in_training_is_refused(tmp_path):

@@ -20,7 +20,7 @@ from pslib.evaluation.detections import Detections, normalise
 from pslib.evaluation.embed import best_iou_queries, ground_truth_queries
 from pslib.evaluation.explain import explain
 from pslib.evaluation.galleries import resolve
-from pslib.evaluation.ragged import paired_iou, ranges, segment_argmax
+from pslib.evaluation.ragged import first_equal, paired_iou, ranges, segment_argmax
 from pslib.evaluation.reference import box_iou, reference_search
 from pslib.evaluation.search import search
 
@@ -45,6 +45,42 @@ def assert_same(case, switches):
 @given(st.integers(0, 2**32 - 1), st.sampled_from(SWITCHES), st.booleans())
 def test_equals_the_loop_version(seed, switches, ties):
     assert_same(draw_case(seed, ties=ties), switches)
+
+
+@pytest.mark.parametrize("cost", [0, 1e9])
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("different", [1, 3, 250])
+def test_equal_embeddings_tie_wherever_they_stand(different, count, cost, monkeypatch):
+    """A matrix product sums its last rows in another order: equal rows came out one bit apart."""
+    monkeypatch.setattr(search_module, "GATHER_COST", cost)
+    rows = 1001
+    box = np.array([0, 0, 20, 40], np.float32)
+    everywhere = Gallery(np.arange(1, rows + 1), np.array([rows]), box[None])
+    for seed in range(6):
+        drawn = np.random.default_rng(seed)
+        kinds = normalise(drawn.normal(size=(different, 128)).astype(np.float32))
+        of = drawn.integers(different, size=rows)
+        queries = normalise(drawn.normal(size=(8, 128)).astype(np.float32))
+        detections = Detections(np.arange(1, rows + 1), np.tile(box, (rows, 1)), np.ones(rows), kinds[of])
+        protocol = Protocol("one of many", [Query(0, box, 7)] * count, [everywhere] * count)
+        found = search(protocol, detections, queries[:count], num_frames=rows + 1)
+        likeness = (kinds.astype(np.float64) @ queries.T)[of]  # (rows, 8)
+        for number in range(count):
+            place = int((likeness[:, number] >= likeness[-1, number]).sum())
+            assert found.rank[number] == place
+            told = explain(protocol, number, detections, queries[number], num_frames=rows + 1)
+            assert told.rank == place and told.ap == found.ap[number]
+            expected = average_precision_score(np.arange(rows) == rows - 1, likeness[:, number])
+            assert found.ap[number] == pytest.approx(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.integers(1, 6))
+def test_first_equal_is_what_a_search_row_by_row_finds(seed, count, width):
+    rows = np.random.default_rng(seed).integers(-1, 2, size=(count, width)).astype(np.float32)
+    slow = [next(other for other in range(count) if (rows[other] == rows[number]).all()) for number in range(count)]
+    fast = first_equal(rows)
+    assert slow == (list(range(count)) if fast is None else fast.tolist())
 
 
 @pytest.mark.parametrize("cost", [0, 1e9])
@@ -330,6 +366,8 @@ def test_bad_input():
     fails("unknown query_in_gallery", query_in_gallery="no")
     fails("unknown without_positives", without_positives="nan")
     fails("unknown missed_queries", missed_queries="no")
+    fails("missed of shape", missed=[True, False])
+    fails("best_iou_queries", missed=np.zeros(len(protocol.queries), np.int64))
     with pytest.raises(UserError, match="has no query 4"):
         explain(protocol, 4, detections, queries[0], num_frames=num_frames)
     with pytest.raises(UserError, match="detection 1 has a value in embeddings"):
@@ -357,6 +395,14 @@ def test_query_features():
     with pytest.raises(UserError, match="query 1 .person 6. .* is not annotated in frame 2"):
         ground_truth_queries(protocol, detections)
     assert ground_truth_queries(Protocol("toy", queries[:1], []), detections).tolist() == [[0, 1, 0]]
+    # Half an IoU is forgiven and no more: a third of it may be a neighbor's box.
+    for offset, allowed in ((13.0, True), (20.0, False)):  # IoU 27 / 53 and 20 / 60
+        beside = Detections([1], [[offset, 0, 40 + offset, 80]], [1.0], [[1.0]])
+        if allowed:
+            assert ground_truth_queries(Protocol("toy", queries[:1], []), beside).tolist() == [[1.0]]
+        else:
+            with pytest.raises(UserError, match="query 0 .person 5. .* is not annotated in frame 1"):
+                ground_truth_queries(Protocol("toy", queries[:1], []), beside)
 
 
 def test_normalise_and_ragged_helpers():

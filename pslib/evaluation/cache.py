@@ -27,7 +27,7 @@ from pslib.data import loading, transforms
 from pslib.data.annotations import PersonSearchSet
 from pslib.data.layouts import write_bytes
 from pslib.errors import UserError
-from pslib.evaluation import gallery
+from pslib.evaluation import fast, gallery
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery, similarity_of
 from pslib.models import (
@@ -55,7 +55,8 @@ __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
 _PATH_OF_A_PIXEL = (
     loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps, assignment,
-    proposals, reid_heads, two_stage_config, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, gallery,
+    proposals, reid_heads, two_stage_config, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, fast,
+    gallery,
 )  # fmt: skip
 _MEMORIES = frozenset({"memory", "centers"})  # modules that training alone reads, of the model or of a branch
 _END_BYTES = 16384  # read at either end of an image file
@@ -64,10 +65,11 @@ _DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFil
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over the model's class, its switches and every tensor that inference reads (not the memory)."""
+    """SHA-256 over the model's class, switches, precision and every tensor that inference reads (not the memory)."""
     config = getattr(model, "config", None)
     settings = asdict(config) if is_dataclass(config) else repr(config)
-    digest = hashlib.sha256(json.dumps([type(model).__qualname__, settings], sort_keys=True, default=str).encode())
+    parts = [type(model).__qualname__, settings, getattr(model, "precision", None)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if _MEMORIES.isdisjoint(name.split(".")):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -82,7 +84,7 @@ def set_digest(data: PersonSearchSet) -> str:
     """
     digest = hashlib.sha256()
     for frame in data.frames:
-        digest.update(f"{frame.name} {len(frame.boxes)} ".encode())
+        digest.update(os.fsencode(f"{frame.name} {len(frame.boxes)} "))  # a name need not be UTF-8
         digest.update(_mark_of(frame.path))
         digest.update(np.asarray(frame.boxes, "<f4").tobytes())
         digest.update(np.asarray(frame.person_ids, "<i8").tobytes())

@@ -9,7 +9,7 @@ from pslib.errors import UserError
 from pslib.evaluation.average_precision import average_precision
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.galleries import box_iou_threshold, check_protocol, resolve
-from pslib.evaluation.ragged import ranges, segment_argmax
+from pslib.evaluation.ragged import first_equal, ranges, segment_argmax
 from pslib.evaluation.search import candidates_of, check_queries, in_frame_order
 
 __all__ = ["Appearance", "Explanation", "explain"]
@@ -81,6 +81,8 @@ def explain(protocol: Protocol, number: int, detections: Detections, query_embed
     alive = every.scores >= score_threshold
     resolved = resolve(gallery, query.frame, duplicates, query_in_gallery)
     similarity = every.embeddings @ embedding
+    twins = first_equal(every.embeddings)
+    similarity = similarity if twins is None else similarity[twins]
     required = box_iou_threshold(resolved.positive_boxes)
 
     rows, positive, overlap = candidates_of(resolved, every.boxes, offsets)

@@ -44,6 +44,8 @@ class Prepared(nn.Module):
         super().__init__()
         self.model, self.precision = model, precision
         self.similarity = getattr(model, "similarity", "cosine")
+        self.config = getattr(model, "config", None)
+        self.eval()
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """``model(images)``: one dict an image with boxes (N, 4) px, scores (N,), embeddings (N, D)."""

@@ -6,7 +6,7 @@ and a count.  The helpers below address many such pieces at once.
 
 import numpy as np
 
-__all__ = ["ranges", "paired_iou", "segment_argmax"]
+__all__ = ["first_equal", "ranges", "paired_iou", "segment_argmax"]
 
 
 def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -51,3 +51,28 @@ def segment_argmax(values: np.ndarray, segments: np.ndarray) -> np.ndarray:
     first = np.ones(len(order), bool)
     first[1:] = ordered[1:] != ordered[:-1]
     return order[first]
+
+
+def first_equal(rows: np.ndarray) -> np.ndarray | None:
+    """For each of ``rows`` (M, D) float32 the number of the first row that is equal to it, (M,); None if all differ.
+
+    A matrix product adds up the last rows of a matrix in another order than the others, so equal embeddings may get
+    similarities that differ in the last bit, and a tie is none.  Whoever ranks gives equal rows one value with this.
+
+    >>> first_equal(np.float32([[1, 2], [3, 4], [1, 2], [1, 4]])).tolist()
+    [0, 1, 0, 3]
+    >>> first_equal(np.float32([[1, 2], [3, 4]]))
+    """
+    bits = np.ascontiguousarray(rows, np.float32).view(np.uint32)
+    # Integers wrap around instead of rounding: equal rows have equal sums, others hardly ever.
+    sums = bits @ np.random.default_rng(0).integers(2**32, size=bits.shape[1], dtype=np.uint32)
+    _, place, counts = np.unique(sums, return_inverse=True, return_counts=True)
+    alike = np.flatnonzero(counts[place] > 1)
+    if len(alike) == 0:
+        return None
+    _, first, group = np.unique(bits[alike], axis=0, return_index=True, return_inverse=True)
+    if len(first) == len(alike):
+        return None
+    found = np.arange(len(rows))
+    found[alike] = alike[first[group]]
+    return found

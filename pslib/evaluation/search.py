@@ -28,7 +28,7 @@ from pslib.evaluation.cbgm import ContextMatching, Revise, rematcher
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.galleries import Resolved, box_iou_threshold, check_protocol, resolve
 from pslib.evaluation.nearest import SIMILARITIES, as_dot_products
-from pslib.evaluation.ragged import paired_iou, ranges
+from pslib.evaluation.ragged import first_equal, paired_iou, ranges
 from pslib.progress import progress
 
 __all__ = ["SearchResult", "search"]
@@ -119,7 +119,10 @@ def search(protocol: Protocol, detections: Detections, query_embeddings: np.ndar
     sorted_detections, offsets, _ = in_frame_order(detections, num_frames, score_threshold)
     galleries = [resolve(gallery, query.frame, duplicates, query_in_gallery)
                  for query, gallery in zip(protocol.queries, protocol.galleries, strict=True)]
-    lost = np.zeros(len(queries), bool) if missed is None else np.asarray(missed, bool)
+    lost = np.zeros(len(queries), bool) if missed is None else np.asarray(missed)
+    if lost.shape != (len(queries),) or lost.dtype != bool:
+        raise UserError(f"missed of shape {lost.shape} and type {lost.dtype} must hold one true or false for each of "
+                        f"the {len(queries)} queries: take it from best_iou_queries.")
 
     count = len(queries)
     ap, rank, found = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -203,8 +206,10 @@ def _similarities(plans: list[_Plan], queries: np.ndarray, embeddings: np.ndarra
     """Yield (query number, similarities of its whole gallery, similarities of its candidates), ``revise``-d if asked.
 
     Large galleries: one matrix product for a block of queries.  Small ones: only the rows that are needed.
-    Either way each detection has one similarity per query, so that comparing a candidate with itself is exact.
+    Either way each detection has one similarity per query, so that comparing a candidate with itself is exact, and so
+    have detections of equal embeddings, so that their ties are ties.
     """
+    twins = first_equal(embeddings)
     total, held = len(embeddings), np.diff(offsets)
     sizes = [int(held[plan.frames].sum()) for plan in plans]
     work = sum(sizes)
@@ -221,6 +226,9 @@ def _similarities(plans: list[_Plan], queries: np.ndarray, embeddings: np.ndarra
             rows = ranges(offsets[plan.frames], held[plan.frames])
             if gather:
                 row[rows] = np.take(embeddings, rows, axis=0, out=buffer[:len(rows)], mode="clip") @ queries[number]
+            if twins is not None:
+                row[twins[rows]] = row[rows]
+                row[rows] = row[twins[rows]]
             if revise is not None:
                 revise(number, row, rows)
             yield number, row[rows], row[plan.candidates]

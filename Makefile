@@ -5,12 +5,13 @@
 #   make LOCK= ...                    the newest versions that pyproject.toml allows, not the locked ones
 
 VENV := .venv
-STAMP := $(VENV)/installed.stamp
 PY := $(VENV)/bin/python
 PROFILE ?= tiny
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 LOCK ?= requirements.lock
+# Locked and newest versions have a stamp each, so that changing between them installs.
+STAMP := $(VENV)/$(if $(LOCK),installed,newest).stamp
 
 .PHONY: help venv data notebooks publish lab test lint clean
 .DELETE_ON_ERROR:
@@ -30,7 +31,8 @@ $(STAMP): pyproject.toml $(LOCK)
 	  exit 2; fi; \
 	if [ ! -x $(PY) ]; then echo "creating $(VENV) with $$python"; "$$python" -m venv $(VENV); fi
 	@echo "installing (the first time takes minutes: torch is large)"
-	$(PY) -m pip install --quiet $(PIP_ARGS) $(if $(LOCK),--constraint $(LOCK)) --editable ".[test]"
+	$(PY) -m pip install --quiet $(PIP_ARGS) $(if $(LOCK),--constraint $(LOCK),--upgrade --upgrade-strategy eager) --editable ".[test]"
+	@rm -f $(VENV)/*.stamp
 	@touch $(STAMP)
 
 venv: $(STAMP)
@@ -56,5 +58,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m pslib notebooks lint
 
+# What was trained (build/runs) stays.
 clean:
-	rm -rf build .pytest_cache .ruff_cache .coverage
+	rm -rf .pytest_cache .ruff_cache .coverage
+	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name runs -exec rm -rf {} +; fi

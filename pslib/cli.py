@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["notebooks", "lint", "no-such-folder"])
     2
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold bytes that are no text: to be told all the same
+            stream.reconfigure(errors="replace")
     try:
         options = build_parser().parse_args(arguments)
         return int(options.run(options) or 0)
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pslib: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pslib: interrupted; what is finished is kept, run the same command again to go on.", file=sys.stderr)
+        print("pslib: interrupted; what is finished is kept: run the same command again.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe (`pslib records | head`) has seen enough; Python would complain once more at exit.

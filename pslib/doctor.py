@@ -49,7 +49,7 @@ def browser_path() -> str | None:
     """A Chrome or Chromium on this machine: ``PSLIB_BROWSER``, else the usual names; None if there is none."""
     named = os.environ.get("PSLIB_BROWSER")
     if named:
-        return named if os.access(named, os.X_OK) else None
+        return shutil.which(named)  # a path or a name; a folder is none
     found = next((path for path in map(shutil.which, BROWSERS) if path), None)
     return found or next((path for path in APPLICATIONS if os.path.exists(path)), None)
 
@@ -152,9 +152,10 @@ def _listed(what: str, names: list[str]) -> list[Line]:
 
 
 def _browser() -> list[Line]:
-    found = browser_path()
+    found, named = browser_path(), os.environ.get("PSLIB_BROWSER")
+    missing = f"PSLIB_BROWSER={named} is no program" if named else "no Chrome or Chromium found"
     return [("ok", f"browser: {found}") if found else
-            ("warn", "browser: no Chrome or Chromium found, browser tests are skipped (PSLIB_BROWSER names one)")]
+            ("warn", f"browser: {missing}, browser tests are skipped (PSLIB_BROWSER names one)")]
 
 
 CHECKS: tuple[Callable[[], list[Line]], ...] = (

@@ -189,7 +189,11 @@ def same(got: Any, want: Any, hint: str, *, atol: float = 1e-6) -> None:
     if isinstance(right, str) or right is None:
         equal = left == right
     else:
-        left_array, right_array = np.asarray(left), np.asarray(right)
+        try:
+            left_array = np.asarray(left)
+        except ValueError:  # rows of different lengths: a student's answer, to be answered with the hint
+            raise AssertionError(f"got {_short(got)}, wanted {_short(want)}: {hint}") from None
+        right_array = np.asarray(right)
         equal = left_array.shape == right_array.shape and bool(
             np.allclose(left_array, right_array, rtol=1e-6, atol=atol)
             if right_array.dtype.kind in "fiub" and left_array.dtype.kind in "fiub"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pslib import paths
 from pslib.errors import UserError
 from pslib.notebook_page import Page, code_hash, exercises, joined, series, source_of, without_data
 
@@ -38,6 +39,9 @@ def lint_all(targets: Sequence[Path] = ()) -> int:
             raise UserError(f"no notebook or folder {target}: name one that exists.")
         files += sorted(target.glob("*.ipynb")) if target.is_dir() else [target]
     files = files if targets else series()
+    if not files:
+        where = ", ".join(map(str, targets)) or paths.notebooks_dir()
+        raise UserError(f"no notebooks in {where}: name a folder or a file that has some.")
     complaints = [f"{path.name}: {complaint}" for path in files for complaint in lint(path)]
     print("\n".join(complaints) if complaints else f"{len(files)} notebooks, nothing to complain about")
     return int(bool(complaints))
@@ -45,7 +49,7 @@ def lint_all(targets: Sequence[Path] = ()) -> int:
 
 def lint(path: Path) -> list[str]:
     """All complaints about one notebook file."""
-    return lint_text(path.read_text(encoding="utf-8"), path.name)
+    return lint_text(path.read_bytes().decode("utf-8", errors="replace"), path.name)
 
 
 def lint_text(text: str, name: str = "notebook.ipynb") -> list[str]:
@@ -55,9 +59,12 @@ def lint_text(text: str, name: str = "notebook.ipynb") -> list[str]:
     ['cell 0: picture without alt text: ![](x.png)']
     """
     try:
-        page = Page(name, len(text.encode()), json.loads(text))
+        content = json.loads(text)
     except ValueError as error:
         return [f"not JSON: {error}"]
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
+        return ["no notebook: it has no list of cells"]
+    page = Page(name, len(text.encode()), content)
     rules = RULES + (SERIES_RULES if re.match(r"\d\d_", name) else ())
     return [complaint for rule in rules for complaint in rule(page)]
 

@@ -69,13 +69,19 @@ def run_series(
 
 
 def publish(only: Sequence[str] = (), profile: str = "tiny", timeout: int | None = None) -> int:
-    """Execute notebooks and write them back in place, with their times; a failure leaves the file as it was."""
+    """Execute notebooks and write them back in place, with their times.
+
+    A failure leaves the file as it was, and so does a change that was saved while the cells ran, minutes perhaps.
+    """
     times_path = paths.results_dir() / "notebook-times.json"
     problems = 0
     for path in chosen(only):
         draft = paths.build_dir() / "publish" / path.name
         draft.parent.mkdir(parents=True, exist_ok=True)
+        begun = path.read_bytes()
         seconds, failure = _execute_file(path, draft, profile, timeout)
+        if failure is None and path.read_bytes() != begun:
+            failure = f"was changed while it ran and stays as it is (the executed copy: {_shown(draft)}): run it again"
         complaints = [failure] if failure is not None else lint(draft)
         for complaint in complaints:
             print(f"{path.name}: {complaint}", flush=True)
@@ -92,16 +98,17 @@ def publish(only: Sequence[str] = (), profile: str = "tiny", timeout: int | None
 
 
 def chosen(only: Sequence[str] = ()) -> list[Path]:
-    """The notebooks whose numbers are in ``only`` (all if empty); UserError if a number is not there."""
+    """The notebooks whose numbers or file names are in ``only`` (all if empty); UserError if one is not there."""
     every = series()
     if not every:
         raise UserError(f"no notebooks in {paths.notebooks_dir()}: run this in a checkout of pslib.")
-    wanted = [str(number).zfill(2)[:2] for number in only]
-    missing = [number for number in wanted if not any(path.name.startswith(number) for path in every)]
+    known = {name: path for path in every for name in (path.name[:2], path.name, path.stem)}
+    wanted = [Path(number).name.zfill(2) for number in map(str, only)]
+    missing = [number for number in wanted if number not in known]
     if missing:
         numbers = ", ".join(path.name[:2] for path in every)
         raise UserError(f"no notebook {missing[0]}: choose from {numbers}.")
-    return [path for path in every if not wanted or path.name[:2] in wanted]
+    return [path for path in every if not wanted or path in {known[number] for number in wanted}]
 
 
 def prepared(path: Path, profile: str = "tiny"):
@@ -160,7 +167,9 @@ def _execute_file(
     try:
         execute(notebook, path.parent, timeout, environment)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        failure = re.sub(r"\x1b\[[0-9;]*m", "", str(error).strip().splitlines()[-1])  # without terminal colours
+        # A cell's own error ends with what went wrong; one of waiting too long begins with it and ends in the source.
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()  # without terminal colours
+        failure = lines[0 if isinstance(error, CellTimeoutError) else -1]
     seconds = time.perf_counter() - start
     if profile != "tiny":
         for cell in notebook.cells:

@@ -59,7 +59,8 @@ def open_folder(folder: Path) -> Folder:
     """
     if not folder.is_dir():
         raise UserError(f"the gallery {folder} is no folder: give the folder that holds the pictures to search.")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    # Hidden folders hold thumbnails and what was thrown away: they are left alone as hidden files are.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not pictures:
         raise UserError(f"{folder} holds no picture ({', '.join(SUFFIXES)}): give another folder with --gallery.")
@@ -78,6 +79,10 @@ def open_folder(folder: Path) -> Folder:
         raise UserError(f"none of the {len(pictures)} pictures in {folder} can be read (first: {first}).")
     data = PersonSearchSet("own images", "gallery", folder, frames)
     return Folder(data, skipped, len(files) - len(pictures), largest)
+
+
+def _hidden(inside: Path) -> bool:
+    return any(part.startswith(".") for part in inside.parts)
 
 
 @torch.no_grad()
@@ -128,7 +133,7 @@ def search_folder(options: Namespace) -> None:
         ranking, found.detections, folder, image, box, query_name=options.query.name,
         weights_name=options.weights.name, top=options.top, min_score=options.min_score, own=own,
     )  # fmt: skip
-    write_bytes(options.out, page.encode())
+    write_bytes(options.out, page.encode(errors="replace"))  # names of files need not be text
     best = frames[found.detections.frame[ranking.detection[0]]].name
     print(f"searched {_count(ranking.frames, 'picture')}, {_count(len(ranking), 'detection')}, skipped "
           f"{_count(len(folder.skipped), 'unreadable file')}; nearest ({ranking.closeness(0)}): {best}")

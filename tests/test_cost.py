@@ -400,5 +400,7 @@ def test_the_command_prints_the_table(capsys, monkeypatch):
 
 def test_no_gpu_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="device mps cannot be measured"):
+        cost.run_cost(device="mps")
     with pytest.raises(UserError, match="device cuda is not here"):
         cost.run_cost(device="cuda")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -276,9 +277,15 @@ def test_doctor_names_packages_outside_their_range(monkeypatch):
 def test_browser_path_can_be_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PSLIB_BROWSER", str(tmp_path / "none"))
     assert doctor.browser_path() is None
-    assert doctor._browser()[0][0] == "warn"
+    state, words = doctor._browser()[0]
+    assert state == "warn" and f"{tmp_path / 'none'} is no program" in words
+    monkeypatch.setenv("PSLIB_BROWSER", str(tmp_path))
+    assert doctor.browser_path() is None, "a folder is no browser"
     monkeypatch.setenv("PSLIB_BROWSER", sys.executable)
     assert doctor.browser_path() == sys.executable
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    monkeypatch.setenv("PSLIB_BROWSER", Path(sys.executable).name)
+    assert Path(doctor.browser_path()) == Path(sys.executable)
 
 
 # ---- paths and progress ----

@@ -125,7 +125,7 @@ def test_same_accepts(got, want):
 
 @pytest.mark.parametrize(("got", "want"), [
     (1.1, 1), ([1, 2], [1, 2, 3]), (torch.ones(3), np.zeros(3)), ("a", "b"), (["a"], ["b"]), ("1", 1),
-    (float("nan"), 1.0),
+    (float("nan"), 1.0), ([[1], [1, 2]], [[1, 2], [3, 4]]),
 ])
 def test_same_rejects(got, want):
     with pytest.raises(AssertionError, match="look"):
@@ -322,10 +322,20 @@ def test_a_failing_notebook_is_not_published(checkout, capsys):
     assert path.read_bytes() == before and "ValueError: no" in capsys.readouterr().out
 
 
+def test_what_an_author_saves_while_a_page_runs_is_not_overwritten(checkout, capsys):
+    saves = "from pathlib import Path\np = Path('00_x.ipynb')\np.write_text(p.read_text().replace('Path', 'MINE'))"
+    path = write(checkout / "notebooks", "00_x.ipynb", saves)
+    assert main(["notebooks", "publish"]) == 1
+    assert "was changed while it ran" in capsys.readouterr().out
+    assert "MINE" in path.read_text() and "Path" not in path.read_text()
+    assert not (paths.results_dir() / "notebook-times.json").exists()
+
+
 def test_a_hanging_cell_ends(checkout, capsys):
     write(checkout / "notebooks", "00_x.ipynb", "import time\ntime.sleep(60)")
     assert main(["notebooks", "run", "--timeout", "2"]) == 1
-    assert "failed after" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert re.search(r"failed after \d+ s: .*(timed out|timeout).*2 second", told, re.I), told
 
 
 def test_unknown_numbers_and_empty_series(checkout):
@@ -334,6 +344,11 @@ def test_unknown_numbers_and_empty_series(checkout):
     write(checkout / "notebooks", "00_x.ipynb")
     with pytest.raises(UserError, match="no notebook 42: choose from 00"):
         notebooks.chosen(["42"])
+    for name in ("0", "00", "00_x", "00_x.ipynb", "notebooks/00_x.ipynb"):
+        assert [path.name for path in notebooks.chosen([name])] == ["00_x.ipynb"]
+    for name in ("001", "000", "00_", "0x"):
+        with pytest.raises(UserError, match="no notebook"):
+            notebooks.chosen([name])
 
 
 # ---- the four frameworks ----

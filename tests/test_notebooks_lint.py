@@ -200,6 +200,12 @@ def test_lint_command(tmp_path, capsys):
     assert "07_bad.ipynb: not JSON" in capsys.readouterr().out
     with pytest.raises(UserError, match="no notebook or folder"):
         lint_all([tmp_path / "missing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no notebooks in .*empty"):
+        lint_all([tmp_path / "empty"])
+    assert lint_text("[]") == lint_text("{}") == ["no notebook: it has no list of cells"]
+    (tmp_path / "latin.ipynb").write_bytes("é".encode("latin-1"))
+    assert lint(tmp_path / "latin.ipynb")[0].startswith("not JSON")
     (tmp_path / "good.ipynb").write_text(json.dumps(good()))
     assert main(["notebooks", "lint", str(tmp_path / "good.ipynb")]) == 0
 

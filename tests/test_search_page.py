@@ -1,5 +1,6 @@
 """``pslib search``: the page of ranked matches on one's own images, and every mistake one sentence."""
 
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -190,6 +191,20 @@ def test_folders_with_nothing_to_search(own, weights, tmp_path, capsys):
     (bare / "good.jpg").write_bytes(own[1].read_bytes())
     assert command(own, weights, out, gallery=bare, query=bare / "good.jpg") == 2
     assert "only the query's own picture" in one_sentence(capsys)
+
+
+def test_names_that_are_no_text_and_hidden_folders(own, weights, tmp_path, capsys):
+    picture = own[1].read_bytes()
+    strange, bad = (own[0] / os.fsdecode(name) for name in (b"caf\xe9.jpg", b"bad\xe9.jpg"))
+    strange.write_bytes(picture)
+    bad.write_bytes(b"no picture")
+    assert command(own, weights, tmp_path / "result.html", query=strange, min_score=0) == 0
+    assert "skipped bad?.jpg" in capsys.readouterr().out
+    assert "caf?.jpg" in (tmp_path / "result.html").read_text()
+    before = {frame.name for frame in search_page.open_folder(own[0]).data.frames}
+    (own[0] / ".thumbnails").mkdir()
+    (own[0] / ".thumbnails" / "small.jpg").write_bytes(picture)
+    assert {frame.name for frame in search_page.open_folder(own[0]).data.frames} == before
 
 
 def test_a_large_picture_in_the_folder_is_skipped_and_counted(own, weights, tmp_path, capsys):

@@ -7,6 +7,7 @@ each rival.  Milliseconds belong to the machine; the ratios are what can be held
 read and printed by :mod:`pslib.experiments.cost_table`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -168,6 +169,8 @@ def run_cost(
             f"{len(models)} models on an image of {size} px with {list(boxes)} people measure nothing: give a model, a "
             "number of people, and 32 px or more."
         )
+    if device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", device):
+        raise UserError(f"device {device} cannot be measured: use cpu, cuda or cuda:1.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device} is not here: leave --device out to measure on the CPU.")
     (image,) = images_of([size], device)

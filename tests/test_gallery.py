@@ -87,3 +87,11 @@ def test_alignps_serves_and_its_memory_stays():
 def test_a_set_without_frames_is_refused(tmp_path):
     with pytest.raises(UserError, match="no frames"):
         embed_gallery(Oracle(), PersonSearchSet("prw", "test", tmp_path, []))
+
+
+def test_a_model_in_training_and_an_empty_batch_are_refused():
+    model, data = toy_model().train(), toy_split("test")
+    with pytest.raises(UserError, match="call model.eval"):
+        embed_gallery(model, data)
+    with pytest.raises(UserError, match="batch_size=0 embeds no frame"):
+        embed_gallery(model.eval(), data, batch_size=0)

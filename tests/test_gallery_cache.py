@@ -1,5 +1,6 @@
 """The gallery cache: read back what was written, made anew when anything that matters changes, damage named."""
 
+import copy
 import inspect
 import json
 import os
@@ -96,8 +97,8 @@ def test_another_model_is_another_gallery():
 
 def test_a_prepared_model_counts_with_its_precision_and_switches(tmp_path, counted):
     data, model = toy_split("test"), toy_model()
-    strict = AlignPS(replace(model.config, class_threshold=0.9), model.num_identities).eval()
-    strict.load_state_dict(model.state_dict())
+    strict = copy.deepcopy(model)
+    strict.config = replace(model.config, class_threshold=0.9)
     prepared = [prepare(model), prepare(strict), prepare(model, "bfloat16"), prepare(model, "float16"), model]
     assert not any(one.training for one in prepared)
     assert len({gallery_key(one, data) for one in prepared}) == len(prepared)

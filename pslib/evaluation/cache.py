@@ -137,7 +137,7 @@ def cached_gallery(
     A file that is damaged, or whose content belongs to another key, is named, set aside and made again.  A folder that
     cannot be written to costs the next start its time, not this one its result: one line says so.
 
-    Raises UserError for a model in training mode, whose batch statistics would move while it looks.
+    Raises UserError for a model in training mode.
     """
     if model.training:
         raise UserError("the model is in training mode, in which it embeds no gallery: call model.eval() first.")

@@ -69,8 +69,15 @@ def embed_gallery(
     compare models at one ``batch_size``, and take 1 where frames are of many sizes.
 
     ``test_size`` (longer, shorter side in px) enlarges or shrinks each frame to fit, as the paper's 1500 x 900; boxes
-    are given and returned in pixels of the stored image either way.  Raises UserError on a set without frames.
+    are given and returned in pixels of the stored image either way.
+
+    Raises UserError on a set without frames, a batch size below 1, and a model in training mode, whose batch statistics
+    would move while it looks.
     """
+    if getattr(model, "training", False):
+        raise UserError("the model is in training mode, in which it embeds no gallery: call model.eval() first.")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size} embeds no frame: give 1 or more.")
     if not data.frames:
         raise UserError(f"the {data.split} split in {data.root} has no frames: make or fetch the set again.")
     transform = TestTransform(test_size)

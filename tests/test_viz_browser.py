@@ -76,6 +76,17 @@ def test_gallery_states_query_ranks_and_verdicts(asked):
     assert "<img" in figure_html(fig, alt)
 
 
+@pytest.mark.parametrize("count", [3, 10])
+def test_tiles_are_the_ranks_that_the_alt_text_counts(asked, count):
+    search, query = asked
+    ranking = search.rank(query, "first")
+    fig, alt = draw.gallery_figure(ranking, search.detections("first"), search.source.data, query="her", count=count)
+    ranks = [int(text.split()[1].strip(",")) for text in texts(fig) if text.startswith("rank ")]
+    assert ranks == list(range(1, count + 1)) and f"ranks 1 to {count}: {', '.join(ranking.verdict[:count])};" in alt
+    with pytest.raises(TypeError, match="start"):  # a list that begins later had this alt text, too
+        draw.gallery_figure(ranking, search.detections("first"), search.source.data, query="her", start=5)
+
+
 def test_comparison_has_a_row_for_each_model(asked):
     search, query = asked
     names = ("first", "second")

@@ -1,6 +1,8 @@
 """The query browser after every change: picture, strip, query and results belong together, also after a refusal."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +56,8 @@ def test_another_set_leaves_nothing_of_the_one_before(widget, mode):
         return
     assert widget.picker.image == "" and not widget.picker.people and not widget.picker.items
     assert "no image of your own" in widget.note.value
-    assert "no picture is open to choose a person in" in event(widget, kind="box", box=[2, 2, 30, 60])
+    for click in ({"kind": "box", "box": [2, 2, 30, 60]}, {"kind": "point", "x": 5.0, "y": 5.0}):
+        assert "no picture is open to choose a person in" in event(widget, **click)
     assert widget.query is None
 
 
@@ -131,6 +134,17 @@ def test_ones_own_picture_and_what_was_asked_in_it_are_there_again(widget, mine)
     widget.set.value = "two"
     assert widget.picker.people == people_in(open_picture(mine), widget.sources["two"], "first", 0.2)
     assert widget.picker.drawn == [10, 5, 40, 60] and "a box in mine.png" in widget.shown["ranking"].value
+
+
+def test_a_file_and_an_upload_can_be_opened_again_after_the_other(widget, mine):
+    uploaded = {"name": "sent.png", "type": "image/png", "size": 1, "content": memoryview(Path(mine).read_bytes()),
+                "last_modified": datetime(2024, 1, 1, tzinfo=UTC)}  # fmt: skip
+    widget.mode.value = "own image"
+    for _ in range(2):
+        widget.file.value = mine
+        assert widget.picker.alt.startswith("mine.png with ") and widget.upload.value == ()
+        widget.upload.value = (uploaded,)
+        assert widget.picker.alt.startswith("sent.png with ") and widget.file.value == ""
 
 
 def shown(widget):

@@ -163,11 +163,15 @@ class QueryBrowser(Guarded, Tabs):
 
     def _open_file(self) -> None:
         if self.file.value.strip():
-            self._show_own(OwnPicture(open_picture(self.file.value), Path(self.file.value.strip()).name))
+            own = OwnPicture(open_picture(self.file.value), Path(self.file.value.strip()).name)
+            self._silently(lambda: self.upload.set_trait("value", ()))  # or the same file could not be uploaded again
+            self._show_own(own)
 
     def _open_upload(self) -> None:
         for one in self.upload.value:
-            self._show_own(OwnPicture(open_picture(bytes(one["content"]), one["name"]), one["name"]))
+            own = OwnPicture(open_picture(bytes(one["content"]), one["name"]), one["name"])
+            self._silently(lambda: self.file.set_trait("value", ""))  # a path that stays could not be entered again
+            self._show_own(own)
 
     def _show_own(self, own: OwnPicture) -> None:
         """A picture of one's own, the people that the model detects in it, and what was asked in it before."""
@@ -189,6 +193,8 @@ class QueryBrowser(Guarded, Tabs):
         if event["kind"] == "item":
             self._choose(event["index"])
             return
+        if self.own is None and self.frame < 0:
+            raise UserError("no picture is open to choose a person in: choose a frame, or open an image of your own.")
         people = self.picker.people
         if event["kind"] == "box":
             self._ask(self._query_of(event["box"]))
@@ -201,8 +207,6 @@ class QueryBrowser(Guarded, Tabs):
     def _query_of(self, box: list[float], row: int = -1) -> Query:
         if self.own is not None:
             return query_in_picture(self.own.image, box, self.own.name)
-        if self.frame < 0:
-            raise UserError("no picture is open to choose a person in: choose a frame, or open an image of your own.")
         return query_in_frame(self.source.data, self.frame, box, row)
 
     def _ask(self, query: Query) -> None:

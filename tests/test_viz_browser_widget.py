@@ -99,6 +99,16 @@ def test_a_gallery_without_queries_is_searched_and_has_no_hardest(widget):
     assert widget.note.value == "" and widget.picker.items and "gallery TestG50" in widget.shown["ranking"].value
 
 
+def test_a_set_without_protocols_has_frames_and_people_and_no_hardest(sources):
+    bare = replace(sources["one"], data=replace(sources["one"].data, protocols={}))
+    widget = browse(sources | {"bare": bare})
+    widget.set.value = "bare"
+    assert "all frames has no list of queries: choose people by frame or identity." in widget.note.value
+    for mode in ("frame", "identity"):
+        widget.mode.value = mode
+        assert widget.note.value == "" and widget.picker.items
+
+
 def test_a_refused_list_leaves_no_thumbnails_of_another(widget):
     widget.mode.value = "identity"
     widget.number.value = 10_000

@@ -4,19 +4,16 @@ import io
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from toy_sets import toy_model, toy_split
+from toy_sets import toy_source, toy_split
 
 from pslib.data.redraw import what_ifs
 from pslib.data.scenes import VIEWS, sample_person, sample_scene
 from pslib.errors import UserError
-from pslib.evaluation.gallery import embed_gallery
 from pslib.evaluation.ranking import Missed, Ranking
 from pslib.viz import browser as draw
-from pslib.viz import browser_widget
 from pslib.viz.browser_input import MAX_PIXELS, box_in_image, data_uri, open_picture
-from pslib.viz.browser_query import Source, people_of, query_in_frame, query_in_picture
+from pslib.viz.browser_query import people_of, query_in_frame, query_in_picture
 from pslib.viz.browser_search import FACTORS, Search, failure_rows, inside_of, what_if
 from pslib.viz.browser_widget import browse
 from pslib.viz.figures import figure_html
@@ -25,13 +22,8 @@ from pslib.viz.montage import STYLES, Tile, crop_in_context, sheet
 
 @pytest.fixture(scope="module")
 def source():
-    """The toy test frames under two models that detect something everywhere."""
-    data, models = toy_split("test"), {}
-    for seed, name in enumerate(("first", "second")):
-        models[name] = toy_model(seed=seed).eval()
-        with torch.no_grad():
-            models[name].head.classify.bias += 6.0
-    return Source(data, models, {name: embed_gallery(model, data, desc=name) for name, model in models.items()})
+    """The toy test frames under two models."""
+    return toy_source(toy_split("test"))
 
 
 @pytest.fixture
@@ -82,6 +74,17 @@ def test_gallery_states_query_ranks_and_verdicts(asked):
     assert f"rank 1, similarity {ranking.similarity[0]:.2f}" in shown
     assert search.source.data.frames[search.detections("first").frame[row]].name in shown
     assert "<img" in figure_html(fig, alt)
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_tiles_are_the_ranks_that_the_alt_text_counts(asked, count):
+    search, query = asked
+    ranking = search.rank(query, "first")
+    fig, alt = draw.gallery_figure(ranking, search.detections("first"), search.source.data, query="her", count=count)
+    ranks = [int(text.split()[1].strip(",")) for text in texts(fig) if text.startswith("rank ")]
+    assert ranks == list(range(1, count + 1)) and f"ranks 1 to {count}: {', '.join(ranking.verdict[:count])};" in alt
+    with pytest.raises(TypeError, match="start"):  # a list that begins later had this alt text, too
+        draw.gallery_figure(ranking, search.detections("first"), search.source.data, query="her", start=5)
 
 
 def test_comparison_has_a_row_for_each_model(asked):
@@ -235,7 +238,7 @@ def test_mistakes_are_one_sentence_in_the_widget(source, tmp_path):
 
 def test_an_error_of_the_browser_is_said_and_raised(source, monkeypatch):
     widget = browse({"toy": source})
-    monkeypatch.setattr(browser_widget.draw, "gallery_figure", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(draw, "gallery_figure", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         widget._guarded(widget._show_tab)
     assert "the browser failed (ZeroDivisionError" in widget.note.value and widget.shown["ranking"].value == ""

@@ -16,6 +16,7 @@ from torch import Tensor
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.layouts import CuhkProtocol, DrawnFrame, DrawnQuery, write_cuhk_sysu
 from pslib.data.loading import load
+from pslib.evaluation.gallery import embed_gallery
 from pslib.experiments.run import RunData
 from pslib.models.alignps import AlignPS, AlignPSConfig
 from pslib.training.recipe import Recipe, Schedule
@@ -62,6 +63,18 @@ def toy_model(identities: int = 6, seed: int = 0, **switches) -> AlignPS:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AlignPS(replace(SMALL, **switches), identities)
+
+
+def toy_source(data: PersonSearchSet):
+    """``data`` under two models, "first" and "second", that detect something everywhere, for the query browser."""
+    from pslib.viz.browser_query import Source  # most tests of models and training draw nothing
+
+    models = {}
+    for seed, name in enumerate(("first", "second")):
+        models[name] = toy_model(seed=seed).eval()
+        with torch.no_grad():
+            models[name].head.classify.bias += 6.0
+    return Source(data, models, {name: embed_gallery(model, data, desc=name) for name, model in models.items()})
 
 
 def train_step(model, images, targets, rate=0.01):

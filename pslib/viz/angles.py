@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from pslib.viz.figures import PALETTE, new_figure, plain
+from pslib.viz.figures import PALETTE, name_columns, new_figure, plain
 
 __all__ = ["meeting_figure", "meeting_text"]
 
@@ -44,14 +44,14 @@ def meeting_figure(panels: Mapping[str, Points], columns: int = 3) -> Figure:
         ax.set_xticks(shown, [f"{step:,}" for step in shown])
         ax.set_title(title, fontsize=9)
         plain(ax)
-    for ax in axes[-1]:
-        ax.set_xlabel("step", fontsize=8.5)
+    name_columns(axes, len(panels), "step")
     for ax in axes[:, 0]:
         ax.set_ylabel("cosine", fontsize=8.5)
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    drawn = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes.flat[: len(panels)]]
+    named = {label: handle for lines in drawn for handle, label in lines}
+    fig.legend(list(named.values()), list(named), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return fig
 
 

@@ -116,8 +116,9 @@ def circle_figure(panels: Mapping[str, Forces], columns: int = 3, length: float 
                         "arrowstyle": "-|>", "color": "#555555", "lw": 1.3, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
                 _mark(ax, spot[None], person, hollow, 62)
         ax.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")
-        ax.axis("off")
         ax.set_title(f"{title}\n{forces.note}".strip(), fontsize=8.5)
+    for ax in axes.flat:
+        ax.axis("off")
     fig.legend(handles=_branch_handles(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return fig
 

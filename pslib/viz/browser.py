@@ -26,11 +26,10 @@ def query_tile(image: Any, box: Sequence[float], *lines: str) -> Tile:
     return Tile(*crop_in_context(image, box), "query", lines)
 
 
-def ranking_tiles(ranking: Ranking, detections: Detections, data: PersonSearchSet, count: int = 10,
-                  start: int = 0) -> list[Tile]:
-    """One tile for each of ``count`` ranks after the first ``start``: rank, similarity, score, frame and camera."""
+def ranking_tiles(ranking: Ranking, detections: Detections, data: PersonSearchSet, count: int = 10) -> list[Tile]:
+    """One tile for each of the first ``count`` ranks: rank, similarity, score, frame and camera."""
     tiles = []
-    for place in range(start, min(start + count, len(ranking.detection))):
+    for place in range(min(count, len(ranking.detection))):
         row = ranking.detection[place]
         frame = data.frames[detections.frame[row]]
         camera = f", camera {frame.camera}" if frame.camera else ""
@@ -56,13 +55,13 @@ def outcome_text(ranking: Ranking) -> str:
     return f"average precision {ranking.ap:.2f}, {outside}"
 
 
-def gallery_figure(ranking: Ranking, detections: Detections, data: PersonSearchSet, *, query: str, count: int = 10,
-                   start: int = 0) -> tuple[Figure, str]:
-    """The ranked gallery: ``count`` crops in context, five a row, each with verdict, rank, score and frame.
+def gallery_figure(ranking: Ranking, detections: Detections, data: PersonSearchSet, *, query: str,
+                   count: int = 10) -> tuple[Figure, str]:
+    """The ranked gallery: the first ``count`` crops in context, five a row, each with verdict, rank, score and frame.
 
-    ``query`` says in words who is searched; ``start`` ranks are left out before.
+    ``query`` says in words who is searched.
     """
-    tiles = ranking_tiles(ranking, detections, data, count, start)
+    tiles = ranking_tiles(ranking, detections, data, count)
     return sheet([("", tiles)]), ranking_text(ranking, query, count)
 
 

@@ -1,4 +1,4 @@
-"""The controls of the query browser and where they stand; what they do is in ``browser_widget.py``."""
+"""The query browser's controls and where they stand; ``browser_widget.py`` and ``browser_tabs.py`` use them."""
 
 import ipywidgets as w
 

@@ -7,13 +7,13 @@ from pslib.errors import UserError
 from pslib.viz.browser_query import Item, Source
 from pslib.viz.browser_search import Search
 
-__all__ = ["MODES", "listed"]
+__all__ = ["MODES", "listed", "places"]
 
 MODES = ("frame", "identity", "at random", "hardest first", "own image")
 
 
 def listed(source: Source, mode: str, number: int, count: int, *, seed: int, search: Search, model: str) -> list[Item]:
-    """``count`` items from ``number`` on; "identity" counts through the set's people, each with all her frames.
+    """``count`` items from ``number`` on; "identity" counts through the set's people, each with her first frames.
 
     Failed queries come worst first: those of the chosen protocol under ``model``, by average precision.  Raises
     UserError where ``number`` is beyond the last one.
@@ -32,6 +32,13 @@ def listed(source: Source, mode: str, number: int, count: int, *, seed: int, sea
     if number >= len(items):
         raise UserError(f"there is no number {number}: the list has {len(items)} {what}, counted from 0.")
     return items[number : number + count]
+
+
+def places(source: Source, mode: str, *, search: Search, model: str) -> int:
+    """How many numbers :func:`listed` knows: the set's people for "identity", else queries or frames."""
+    if mode == "identity":
+        return len(source.data.person_ids)
+    return len(search.hardest(model)) if mode == "hardest first" else len(source.data.frames)
 
 
 def _sightings(data: PersonSearchSet, number: int) -> list[Item]:

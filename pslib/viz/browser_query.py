@@ -15,8 +15,8 @@ from pslib.evaluation.gallery import GalleryEmbeddings
 from pslib.models.alignps import AlignPS
 from pslib.viz.browser_input import box_in_image, data_uri
 
-__all__ = ["Item", "Query", "Source", "annotated_rows", "embedding_of", "item_of", "of_frame", "people_in",
-           "people_of", "query_in_frame", "query_in_picture"]
+__all__ = ["Item", "OwnPicture", "Query", "Source", "annotated_rows", "embedding_of", "item_of", "of_frame",
+           "people_in", "people_of", "query_in_frame", "query_in_picture"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,15 @@ class Query:
     row: int
     person_id: int
     name: str
+
+
+@dataclass(eq=False)
+class OwnPicture:
+    """A picture (H, W, 3) uint8 of one's own, what it is called, and the query that was ``asked`` in it last."""
+
+    image: np.ndarray
+    name: str
+    asked: Query | None = None
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,9 @@ class Search:
         """(frame, row of her annotated box, AP) of every query of the gallery's protocol, worst first."""
         data = self.source.data
         if self.gallery not in data.protocols:
-            raise UserError(f"{self.gallery} has no list of queries: choose the gallery of a protocol, such as "
-                            f"{next(iter(data.protocols))}.")
+            such = next(iter(data.protocols), None)
+            remedy = f"the gallery of a protocol, such as {such}" if such else "people by frame or identity"
+            raise UserError(f"{self.gallery} has no list of queries: choose {remedy}.")
         protocol = data.protocols[self.gallery]
         order = hardest(protocol, self.source.galleries[model], num_frames=len(data.frames),
                         score_threshold=self.threshold)

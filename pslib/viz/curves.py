@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pslib.viz.figures import MAX_WIDTH_INCHES, PALETTE, new_figure, plain
+from pslib.viz.figures import MAX_WIDTH_INCHES, PALETTE, name_columns, new_figure, plain
 
-__all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_figure"]
+__all__ = ["MODEL_STYLES", "Line", "intervals_figure", "lines_figure", "matrix_figure", "numbers_of"]
 
 # Colour, line and mark of each model, the same in every picture of the series.
 MODEL_STYLES = {
@@ -52,6 +52,28 @@ def draw_line(ax: Axes, line: Line, number: int = 0) -> None:
         ax.fill_between(line.x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.18, lw=0)
 
 
+def numbers_of(panels: Sequence[Sequence[str | None]], styles: int) -> list[list[int]]:
+    """Which of so many ``styles`` each line of each panel has, such that a label has the same in all panels.
+
+    ``panels`` holds the labels of the lines: "" for a line without one, which is the line of its place in every panel,
+    and None for one whose style is settled otherwise.  A label has its place in the first panel that shows it; where
+    that style belongs to a label it shares a panel with, one that no label has, or else that none beside it has.
+
+    >>> numbers_of([["a", "b"], ["b", "c"], ["", "", None, "c"]], styles=4)
+    [[0, 1], [1, 2], [0, 1, 2, 2]]
+    """
+    keys = [[None if label is None else label or place for place, label in enumerate(labels)] for labels in panels]
+    numbers: dict[str | int | None, int] = {}
+    for shown in keys:
+        for place, key in enumerate(shown):
+            if key is None or key in numbers:
+                continue
+            beside = {numbers.get(other) for others in keys if key in others for other in others}
+            tried = [place % styles, *sorted(range(styles), key=lambda one: one in numbers.values())]
+            numbers[key] = next((one for one in tried if one not in beside), tried[0])
+    return [[numbers.get(key, place) for place, key in enumerate(shown)] for shown in keys]
+
+
 def lines_figure(
     panels: Mapping[str, Sequence[Line]],
     xlabel: str,
@@ -63,6 +85,7 @@ def lines_figure(
 ) -> Figure:
     """One panel a title, ``columns`` in a row, each with its lines; ``marks`` are dashed verticals.
 
+    A line of one label looks the same in all panels.
     ``bottom`` is where the y axis of every panel begins, and all panels then share one axis.
 
     >>> fig = lines_figure({"left": [Line([0, 1], [2, 3], "a")], "right": []}, "steps", "mAP")
@@ -71,8 +94,10 @@ def lines_figure(
     """
     rows = -(-len(panels) // columns)
     fig, axes = new_figure(7.8, height, rows, min(columns, len(panels)), squeeze=False, sharey=bottom is not None)
-    for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
-        for number, line in enumerate(lines):
+    labels = [[None if line.model in MODEL_STYLES else line.label for line in lines] for lines in panels.values()]
+    numbers = numbers_of(labels, len(_OTHER_STYLES))
+    for ax, (title, lines), own in zip(axes.flat, panels.items(), numbers, strict=False):
+        for line, number in zip(lines, own, strict=True):
             draw_line(ax, line, number)
         for mark in marks:
             ax.axvline(mark, color="#777777", ls=(0, (4, 3)), lw=0.9)
@@ -81,8 +106,7 @@ def lines_figure(
     _legends(fig, list(axes.flat)[: len(panels)])
     if bottom is not None:
         axes[0, 0].set_ylim(bottom=bottom)
-    for ax in axes[-1]:
-        ax.set_xlabel(xlabel, fontsize=8.5)
+    name_columns(axes, len(panels), xlabel)
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel, fontsize=8.5)
     for ax in axes.flat[len(panels) :]:
@@ -95,7 +119,8 @@ def _legends(fig: Figure, panels: Sequence[Axes]) -> None:
     found = [list(zip(*ax.get_legend_handles_labels(), strict=True)) for ax in panels]
     named = {label: handle for lines in found for handle, label in lines}
     looks = {(label, line.get_color(), str(line.get_linestyle())) for lines in found for line, label in lines}
-    if len(panels) > 1 and len(looks) == len(named) <= 1 + max(map(len, found)):
+    different = {look[1:] for look in looks}  # a legend of all panels needs a look for each label
+    if len(panels) > 1 and len(different) == len(looks) == len(named) <= 1 + max(map(len, found)):
         fig.legend(list(named.values()), list(named), loc="outside upper center", ncols=4, fontsize=7.5, frameon=False)
         return
     for ax, lines in zip(panels, found, strict=True):
@@ -104,27 +129,29 @@ def _legends(fig: Figure, panels: Sequence[Axes]) -> None:
 
 
 def intervals_figure(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str = "per cent") -> Figure:
-    """One panel a set; for each measure one dot with its interval for every model.
+    """One panel a set; for each measure, a row in all panels, one dot with its interval for every model.
 
     ``panels[title][measure][model]`` is an :class:`pslib.evaluation.statistics.Interval`.
     """
-    rows = max(len(measures) for measures in panels.values())
-    fig, axes = new_figure(7.8, 0.6 * rows + 0.95, 1, len(panels), squeeze=False, sharey=True)
+    rows = list(dict.fromkeys(measure for measures in panels.values() for measure in measures))
+    fig, axes = new_figure(7.8, 0.6 * len(rows) + 0.95, 1, len(panels), squeeze=False, sharey=True)
+    named = {}
     for ax, (title, measures) in zip(axes.flat, panels.items(), strict=True):
-        for row, models in enumerate(measures.values()):
+        for measure, models in measures.items():
+            row = rows.index(measure)
             for place, (model, value) in enumerate(models.items()):
                 color, style, mark = MODEL_STYLES[model]
                 y = row + 0.24 * (place - (len(models) - 1) / 2)
                 ax.plot([value.low, value.high], [y, y], color=color, ls=style, lw=2)
-                ax.plot(value.mean, y, mark, color=color, ms=6, label=_NAMES.get(model, model) if row == 0 else None)
+                (named[_NAMES.get(model, model)],) = ax.plot(value.mean, y, mark, color=color, ms=6)
                 ax.text(max(value.high, value.mean + 2) + 1.5, y, f"{value.mean:.1f}", fontsize=8, va="center")
-        ax.set_yticks(range(len(measures)), list(measures), fontsize=8.5)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8.5)
         ax.set(xlim=(0, 109), title=title)
         ax.title.set_size(9)
         ax.set_xlabel(xlabel, fontsize=8.5)
         plain(ax)
     axes[0, 0].invert_yaxis()
-    axes[0, 0].legend(fontsize=8, frameon=False, loc="center right")
+    axes[0, 0].legend(list(named.values()), list(named), fontsize=8, frameon=False, loc="center right")
     return fig
 
 

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from pslib.viz.figures import PALETTE, new_figure, plain
+from pslib.viz.curves import numbers_of
+from pslib.viz.figures import PALETTE, name_columns, new_figure, plain
 
 __all__ = ["ARM_STYLES", "Arm", "Cloud", "Measured", "Moment", "arms_figure", "clouds_figure", "columns_figure",
            "measured_figure", "moment_alt", "moment_figure"]  # fmt: skip
@@ -80,11 +81,16 @@ class Measured:
 
 
 def measured_figure(panels: Mapping[str, Sequence[Measured]], xlabels: Sequence[str], ylabel: str) -> Figure:
-    """Formula as lines, measurements as marks with error bars; axes logarithmic where values span decades."""
+    """Formula as lines, measurements as marks with error bars; axes logarithmic where values span decades.
+
+    What has one label looks the same in all panels.
+    """
     fig, axes = new_figure(7.8, 3.0, 1, len(panels), squeeze=False)
     styles = list(ARM_STYLES.values())
-    for ax, (title, series), xlabel in zip(axes.flat, panels.items(), xlabels, strict=True):
-        for (color, line, mark), one in zip(styles, series, strict=False):
+    numbers = numbers_of([[one.label for one in series] for series in panels.values()], len(styles))
+    for ax, (title, series), own, xlabel in zip(axes.flat, panels.items(), numbers, xlabels, strict=True):
+        for number, one in zip(own, series, strict=True):
+            color, line, mark = styles[number]
             ax.plot(*one.formula, color=color, ls=line, lw=1.4, label=f"{one.label}: formula")
             ax.errorbar(
                 one.x, one.y, yerr=one.error, fmt=mark, color=color, ms=5, capsize=3, label=f"{one.label}: measured"
@@ -130,8 +136,7 @@ def arms_figure(arms: Mapping[str, Arm], lams: Sequence[float], logarithmic: Seq
         ax.set_xticks(places, [f"{lam:g}" for lam in lams])
         ax.set_title(measure, fontsize=9.5)
         plain(ax)
-    for ax in axes[-1]:
-        ax.set_xlabel("weight λ of center loss", fontsize=8.5)
+    name_columns(axes, len(measures), "weight λ of center loss")
     for ax in axes.flat[len(measures) :]:
         ax.axis("off")
     handles, labels = axes[0, 0].get_legend_handles_labels()

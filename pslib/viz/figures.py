@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from pslib import progress
 from pslib.viz.legible import illegible, settle
 
-__all__ = ["OTHER", "PALETTE", "RIGHT", "SECOND", "WRONG", "draw_boxes", "figure_html", "image_grid", "new_figure",
-           "plain", "show", "to_array"]
+__all__ = ["OTHER", "PALETTE", "RIGHT", "SECOND", "WRONG", "draw_boxes", "figure_html", "image_grid", "name_columns",
+           "new_figure", "plain", "show", "to_array"]
 
 # Okabe and Ito's palette: told apart with every common kind of colour vision.
 PALETTE = {
@@ -62,6 +62,18 @@ def plain(ax: Axes, lines: str = "y") -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
     ax.grid(axis=lines, color="#DDDDDD", lw=0.6)
+
+
+def name_columns(axes: np.ndarray, count: int, label: str) -> None:
+    """``label`` below the lowest of the first ``count`` panels in every column of ``axes`` (rows, columns).
+
+    >>> fig, axes = new_figure(4, 4, 2, 2)
+    >>> name_columns(axes, 3, "step")
+    >>> [ax.get_xlabel() for ax in axes.flat]
+    ['', 'step', 'step', '']
+    """
+    for ax in axes.flat[max(0, count - axes.shape[1]) : count]:
+        ax.set_xlabel(label, fontsize=8.5)
 
 
 def to_array(image: Any) -> np.ndarray:

@@ -146,6 +146,7 @@ class LinkedView(Guarded, w.VBox):
         if not models:
             raise UserError("no model to show: record a run first, pslib reproduce ian-table1.")
         self.models = dict(models)
+        self.shown = (next(iter(self.models)), COLORINGS[0])  # model and coloring of what is drawn
         self.model = w.Dropdown(options=list(self.models), description="model", layout=w.Layout(width="320px"))
         self.by = w.Dropdown(options=COLORINGS, description="color by", layout=w.Layout(width="220px"))
         self.note, self.numbers, self.crops, self.picker = w.HTML(), w.HTML(), w.HTML(), PointPicker()
@@ -159,20 +160,44 @@ class LinkedView(Guarded, w.VBox):
         self._guarded(lambda: self._choose(index))
 
     def _redraw(self) -> None:
-        """Another model or coloring: the chosen person stays chosen where the same boxes are shown."""
-        title, by, chosen = self.model.value, self.by.value, self.picker.chosen
-        linked = self.models[title]
+        """Another model or coloring: the chosen person stays chosen where the same boxes are shown.
+
+        A coloring that is not known of the model gives way to the one that is drawn, and where the model is another one
+        to identity, so that picture and controls always agree; UserError then says why.
+        """
+        title, by, refused = self.model.value, self.by.value, None
+        linked, chosen = self.models[title], self.picker.chosen
+        try:
+            groups_of(linked, by)
+        except UserError as error:
+            same = title == self.shown[0]
+            by = self.shown[1] if same else COLORINGS[0]
+            refused = error if same else UserError(f"{title} is colored by {by}, since {error}")
         numbers = f"{title}, by {cloud_numbers(linked, by)}"
-        self.picker.show_points(*picked_points(linked, by), cloud_alt(linked, title, by))
+        points, alt = picked_points(linked, by), cloud_alt(linked, title, by)
+        index = chosen if 0 <= chosen < len(linked.points) else 0
+        crops = _crops(linked, index)  # all is made before any of it is shown: what fails leaves the old picture whole
+        self.shown = (title, by)
+        self._silently(lambda: self.by.set_trait("value", by))
+        self.picker.show_points(*points, alt)
         self.numbers.value = escape(numbers)
-        self._choose(chosen if 0 <= chosen < len(linked.points) else 0)
+        self._ring(index, *crops)
+        if refused is not None:
+            raise refused
 
     def _choose(self, index: int) -> None:
-        linked = self.models[self.model.value]
-        html = figure_html(*crops_figure(linked, index))
+        """One of the points that are drawn, whatever the controls say."""
+        self._ring(index, *_crops(self.models[self.shown[0]], index))
+
+    def _ring(self, index: int, html: str, near: list[int]) -> None:
         with self.picker.hold_sync():
-            self.picker.chosen, self.picker.links = index, nearest(linked, index)[0].tolist()
+            self.picker.chosen, self.picker.links = index, near
         self.crops.value = html
+
+
+def _crops(linked: Linked, index: int) -> tuple[str, list[int]]:
+    """:func:`crops_figure` as HTML, and the points that the chosen one is tied to."""
+    return figure_html(*crops_figure(linked, index)), nearest(linked, index)[0].tolist()
 
 
 def _tile(linked: Linked, index: int, chosen: int | None, line: str) -> Tile:

@@ -185,14 +185,16 @@ def bars_figure(
 ) -> Figure:
     """One panel a set, one bar with its interval a row; rows without a value say why, those with failed runs which.
 
+    A row stands at one height in all panels, and one that a panel has not is empty there.
+
     The row ``marked`` has a hatched bar and, through its end, a dashed line to compare the others with.
     """
-    rows = max(len(values) for values in panels.values())
-    fig, axes = new_figure(8.4, 0.34 * rows + 0.8, 1, len(panels), squeeze=False, sharey=True)
+    rows = list(dict.fromkeys(label for values in panels.values() for label in values))
+    fig, axes = new_figure(8.4, 0.34 * len(rows) + 0.8, 1, len(panels), squeeze=False, sharey=True)
     for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
         known = [one.value.high for one in values.values() if one.value]
-        for row, (label, one) in enumerate(values.items()):
-            value = one.value
+        for label, one in values.items():
+            row, value = rows.index(label), one.value
             if value is None:
                 ax.text(0, row, f" {one.absent}", fontsize=7.5, va="center", color="#555555")
                 continue
@@ -204,11 +206,11 @@ def bars_figure(
             ax.text(value.high, row, f"  {value.mean:.1f}{notes}", fontsize=8, va="center")
         if marked in values and values[marked].value:
             ax.axvline(values[marked].value.mean, color="#555555", ls="--", lw=0.9)
-        ax.set_yticks(range(len(values)), list(values), fontsize=8.5)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8.5)
         ax.set_xlim(0, 1.18 * max(known, default=1.0))
         ax.set_xlabel(xlabel, fontsize=8.5)
         ax.set_title(title, fontsize=9)
         ax.tick_params(axis="x", labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylim(rows - 0.5, -0.5)  # a last row without a bar would be cut off
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)  # a last row without a bar would be cut off
     return fig

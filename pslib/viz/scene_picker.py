@@ -124,7 +124,7 @@ function render({ model, el }) {
 
   model.on("change:image change:people", show);
   model.on("change:alt", () => { picture.alt = model.get("alt"); });
-  model.on("change:chosen change:drawn", () => { draw(); say(); });
+  model.on("change:chosen change:drawn", () => { looked = -1; draw(); say(); });
   model.on("change:items change:item", showItems);
   show(); showItems();
 }

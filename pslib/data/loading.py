@@ -1,7 +1,6 @@
 """One door to every data set: ``load`` it, ``describe`` it, read its images, make its training targets."""
 
 import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
 from pslib.data.cuhk_sysu import read_cuhk_sysu
+from pslib.data.manifest import damaged, drawn_with, read_manifest
 from pslib.data.prw import read_prw
 from pslib.data.published import PUBLISHED
 from pslib.errors import UserError, require_choice
@@ -70,12 +70,11 @@ def fingerprint(root: Path | str) -> str:
     A drawn set has it in its manifest; of another one the names, boxes and person ids of all frames are digested.
     """
     root = Path(root)
-    try:
-        return str(json.loads((root / "manifest.json").read_text())["fingerprint"])
-    except FileNotFoundError:
-        pass
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{root / 'manifest.json'} is damaged: draw the set again with 'pslib data make'.") from None
+    manifest = read_manifest(root) or {}
+    if isinstance(manifest.get("fingerprint"), str):
+        return manifest["fingerprint"]
+    if "plan" in manifest:  # a drawn set's manifest, which lost its fingerprint
+        raise damaged(root)
     kind = next((kind for kind, sign in _SIGNS.items() if (root / sign).exists()), KINDS[0])
     digest = hashlib.sha256()
     for split in ("train", "test"):
@@ -164,18 +163,13 @@ def describe(*splits: PersonSearchSet) -> str:
         # some of PRW's training people walk through its test frames too, so people are not summed
         rows.append(("both", "people", len(np.unique(np.concatenate([s.person_ids for s in splits])))))
     kind, root = splits[0].kind, splits[0].root
-    drawn = (root / "manifest.json").exists()
-    lines = [f"{kind} at {root}" + (f" ({_drawn_by(root)})" if drawn else "")]
+    drawn = drawn_with(read_manifest(root))
+    lines = [f"{kind} at {root}" + (f" ({drawn})" if drawn else "")]
     for split, what, number in rows:
         published = {} if drawn else PUBLISHED.get((kind, split, what), {})
         beside = "; ".join(f"{source}: {value:,}" + _verdict(number, value) for source, value in published.items())
         lines.append(f"  {split:5} {what:16} {number:>8,}   {beside}".rstrip())
     return "\n".join([*lines, *(f"  note: {note}" for note in _notes(splits))])
-
-
-def _drawn_by(root: Path) -> str:
-    manifest = json.loads((root / "manifest.json").read_text())
-    return f"drawn, profile {manifest['profile']}, seed {manifest['seed']}"
 
 
 def _verdict(number: int, published: int) -> str:

@@ -8,21 +8,24 @@ outside its image, is an error, unless the caller asks to leave such boxes out.
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from pslib.data.pictures import TOO_LARGE, upright_size
 from pslib.errors import UserError, require_choice
 
 __all__ = ["BoxChecker", "image_size"]
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the image's header, without decoding it."""
+    """(height, width) as :func:`pslib.data.loading.read_image` gives it, from the header: a JPEG is not decoded."""
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            return upright_size(image)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
-    except (UnidentifiedImageError, OSError):
+    except Image.DecompressionBombError:
+        raise UserError(TOO_LARGE.format(path=path)) from None
+    except (OSError, SyntaxError, ValueError):
         raise UserError(f"{path} does not decode as an image: restore it from the data set.") from None
 
 

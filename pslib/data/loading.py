@@ -15,6 +15,7 @@ from torch import Tensor
 from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
 from pslib.data.cuhk_sysu import read_cuhk_sysu
 from pslib.data.manifest import damaged, drawn_with, read_manifest
+from pslib.data.pictures import TOO_LARGE, to_pixels
 from pslib.data.prw import read_prw
 from pslib.data.published import PUBLISHED
 from pslib.errors import UserError, require_choice
@@ -86,18 +87,20 @@ def fingerprint(root: Path | str) -> str:
 
 
 def read_image(path: Path | str) -> Tensor:
-    """The image as a uint8 RGB tensor (3, H, W).
+    """The image as a uint8 RGB tensor (3, H, W), turned upright where its EXIF says how.
 
     Raises:
-        UserError: the file is missing, truncated, or no image.
+        UserError: the file is missing, truncated, too large, or no image.
     """
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+            pixels = to_pixels(image)
         # NumPy turns it: PyTorch's threads belong to the model that computes meanwhile.
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
+    except Image.DecompressionBombError:
+        raise UserError(TOO_LARGE.format(path=path)) from None
     except (OSError, SyntaxError, ValueError):  # Pillow's ways to say that a file is damaged
         raise UserError(
             f"{path} does not decode as an image (it is truncated or damaged): restore it from the data set."

@@ -65,10 +65,11 @@ def _check_root(kind: str, root: Path) -> None:
         )
 
 
-def fingerprint(root: Path | str) -> str:
+def fingerprint(root: Path | str, bad_boxes: str = "raise") -> str:
     """What a set says about its images, as a digest: annotations and, of a drawn set, its knobs; never image bytes.
 
-    A drawn set has it in its manifest; of another one the names, boxes and person ids of all frames are digested.
+    A drawn set has it in its manifest; of another one the names, boxes and person ids of all frames are digested, read
+    with ``bad_boxes`` as in :func:`load`: a set without some of its boxes is another one.
     """
     root = Path(root)
     manifest = read_manifest(root) or {}
@@ -79,7 +80,7 @@ def fingerprint(root: Path | str) -> str:
     kind = next((kind for kind, sign in _SIGNS.items() if (root / sign).exists()), KINDS[0])
     digest = hashlib.sha256()
     for split in ("train", "test"):
-        for frame in load(kind, root, split).frames:
+        for frame in load(kind, root, split, bad_boxes).frames:
             digest.update(f"{split} {frame.name} {len(frame.boxes)}".encode())
             digest.update(np.round(frame.boxes, 2).astype("<f8").tobytes())
             digest.update(frame.person_ids.astype("<i8").tobytes())

@@ -3,16 +3,21 @@
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from PIL import Image
 from set_fixtures import blank_images, frame, hand_made_cuhk, hand_made_prw
 from test_readers import cuhk, one_sentence, prw  # noqa: F401 (fixtures)
+from toy_sets import write_toy_set
 
+from pslib.cli import main
 from pslib.data.annotations import UNLABELLED
 from pslib.data.boxes import image_size
-from pslib.data.layouts import CuhkProtocol, DrawnQuery, write_cuhk_sysu
-from pslib.data.loading import load, read_image
+from pslib.data.layouts import CuhkProtocol, DrawnQuery, write_cuhk_sysu, write_prw
+from pslib.data.loading import fingerprint, load, read_image
 from pslib.data.protocol_file import read_protocol
 from pslib.errors import UserError
+from pslib.experiments import commands, trials
+from pslib.experiments.commands import open_run_data
 
 TRAIN, PROTOCOL = "annotation/test/train_test/Train.mat", "annotation/test/train_test/TestG50.mat"
 
@@ -194,3 +199,37 @@ def test_a_bad_box_of_a_query_or_gallery_is_named_by_its_place_and_not_dropped(t
         if bad_boxes == "drop":
             one_sentence(lambda: load("cuhk-sysu", tmp_path / "c", "test", "drop").protocols["TestG50"],
                          "query 0 of", "TestG50.mat", "s4.jpg", "w=0")  # fmt: skip
+
+
+def test_bad_boxes_can_be_dropped_from_the_command_line(tmp_path, capsys, monkeypatch):
+    root = hand_made_prw(tmp_path / "prw")
+    train = [frame("c1s1_000151.jpg", [[10, 5, 0, 50], [9, 9, 9, 9]], [482, 5], 1)]
+    write_prw(root, train, [frame("c1s2_000200.jpg", [[30, 20, 25, 60]], [9], 1),
+                            frame("c2s2_000200.jpg", [[30, 20, 25, 60]], [9], 2)], [DrawnQuery(0, 0)])  # fmt: skip
+    describe = ["data", "describe", "--kind", "prw", "--data-root", str(root)]
+    assert main(describe) == 2 and "--bad-boxes drop" in capsys.readouterr().err
+    assert main([*describe, "--bad-boxes", "drop"]) == 0
+    assert "note: train: 1 boxes without area inside their image were left out" in capsys.readouterr().out
+    assert main([*describe, "--bad-boxes", "keep"]) == 2 and "--bad-boxes" in capsys.readouterr().err
+    one_sentence(lambda: fingerprint(root), "--bad-boxes drop")
+    one_sentence(lambda: open_run_data("prw", "paper", root), "--bad-boxes drop")
+    data = open_run_data("prw", "paper", root, "drop")
+    assert data.fingerprint == fingerprint(root, "drop") and data.train.person_ids.tolist() == [5]
+
+
+@pytest.mark.parametrize("command", [["train", "alignps"], ["trial", "alignps"], ["evaluate", "{weights}"]])
+def test_commands_pass_the_treatment_of_bad_boxes_on(tmp_path, monkeypatch, command):
+    """A set with one bad box is refused, and with the option gets as far as the stand-in for the work."""
+    asked = []
+
+    def stop(*arguments):
+        asked.append(arguments)
+        raise KeyboardInterrupt
+
+    for module in (commands, trials):
+        monkeypatch.setattr(module, "open_run_data", stop)
+    monkeypatch.setattr(commands, "load_model", lambda path: torch.nn.Identity())
+    root = write_toy_set(tmp_path / "plain")
+    for words, treatment in (([], "raise"), (["--bad-boxes", "drop"], "drop")):
+        assert main([*command, "--data-root", str(root), *words]) == 130
+        assert asked[-1][2:] == (root, treatment)

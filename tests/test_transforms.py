@@ -136,12 +136,13 @@ def test_data_commands(tmp_path, capsys, mini_sets):  # noqa: F811
     options = Namespace(profile="paper-layout", out=tmp_path, workers=0, only=["prw"])
     with pytest.raises(UserError, match="--workers 0"):
         commands.make(options)
-    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw", profile="tiny"))
+    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw", profile="tiny", bad_boxes="raise"))
     assert "prw at" in capsys.readouterr().out
-    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw-val", profile="tiny"))
+    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw-val", profile="tiny", bad_boxes="raise"))
     assert "train" not in capsys.readouterr().out
     with pytest.raises(UserError, match="no cuhk-sysu root|holds a prw set"):
-        commands.describe(Namespace(kind="cuhk-sysu", data_root=hand_made_prw(tmp_path / "p"), profile="tiny"))
+        root = hand_made_prw(tmp_path / "p")
+        commands.describe(Namespace(kind="cuhk-sysu", data_root=root, profile="tiny", bad_boxes="raise"))
 
 
 def test_make_command_prints_what_it_drew(tmp_path, capsys, monkeypatch):

@@ -3,7 +3,8 @@
 Boxes on disk are ``[x, y, w, h]`` in ``uint8`` or ``uint16``, where ``x + w`` may not fit: they are cast to
 ``int64`` before anything is added.  Training images are all images that are not in the pool, sorted by name.  A
 labelled person's box gets its identity by exact equality of its four numbers with a box of ``Images.mat``; where two
-people claim one box, the one named last has it and a note counts the conflict.  A gallery keeps repeated images and the query's own image where the file lists them: the evaluator decides.
+people claim one box, the one named last has it and a note counts the conflict.  A gallery keeps repeated images and the
+query's own image where the file lists them: the evaluator decides.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,7 +87,8 @@ def _corners(boxes: Sequence[np.ndarray], where: str) -> np.ndarray:
     """``[x, y, w, h]`` of any integer type -> ``[x1, y1, x2, y2]`` (N, 4) int64, right and bottom exclusive."""
     for box in boxes:
         if box.size != 4 or box.dtype.kind not in "iuf" or not np.isfinite(box).all():
-            raise UserError(f"{where} has the box {box.ravel().tolist()}, not four numbers [x, y, w, h]: restore the file.")
+            numbers = box.ravel().tolist()
+            raise UserError(f"{where} has the box {numbers}, not four numbers [x, y, w, h]: restore the file.")
     corners = np.array([box.ravel() for box in boxes]).reshape(-1, 4).astype(np.int64)
     corners[:, 2:] += corners[:, :2]
     return corners

@@ -139,7 +139,8 @@ def text_of(value: Any, where: str) -> str:
 
 def read_names(path: Path, key: str) -> list[str]:
     """The names in cell array ``key`` of a file, each once; UserError for an empty, a numeric or a repeated one."""
-    names = [text_of(cell, f"entry {place} of {path}") for place, cell in enumerate(read_mat(path, key).ravel(), start=1)]
+    entries = enumerate(read_mat(path, key).ravel(), start=1)
+    names = [text_of(entry, f"entry {place} of {path}") for place, entry in entries]
     repeated = next((name for name, times in Counter(names).items() if times > 1), None)
     if repeated is not None:
         raise UserError(f"{path} lists {repeated} more than once: restore it from the data set.")

@@ -125,6 +125,7 @@ def _add_data(commands) -> None:
     describe = parts.add_parser("describe", help="count a set, real or synthetic, beside the published counts")
     describe.add_argument("--kind", default="cuhk-sysu", help="cuhk-sysu or prw")
     describe.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
+    _add_bad_boxes(describe)
     describe.add_argument("--profile", default="tiny", help="which synthetic set, without --data-root")
     describe.set_defaults(run=_later("pslib.data.commands", "describe"))
 
@@ -136,12 +137,18 @@ def _add_data(commands) -> None:
     difficulty.set_defaults(run=_later("pslib.evaluation.model_free", "difficulty"))
 
 
+def _add_bad_boxes(parser) -> None:
+    parser.add_argument("--bad-boxes", default="raise", choices=("raise", "drop"),
+                        help="a box without area in its image: raise stops, drop leaves it out (default: raise)")
+
+
 def _add_training(commands) -> None:
     train = commands.add_parser("train", help="train one recipe, evaluate it, write its record")
     train.add_argument("recipe", help="a recipe's name (alignps, baseline ...), or that of a table's variant (p4 ...)")
     train.add_argument("--profile", default=None, choices=PROFILES, help="default: the recipe's own")
     train.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
     train.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
+    _add_bad_boxes(train)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
                        help="override one recipe field; may be repeated")
@@ -154,6 +161,7 @@ def _add_training(commands) -> None:
     trial.add_argument("recipe", help="a recipe's name, or that of a table's variant")
     trial.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
     trial.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
+    _add_bad_boxes(trial)
     trial.add_argument("--seed", type=int, default=0)
     trial.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
                        help="the setting tried; may be repeated")
@@ -165,6 +173,7 @@ def _add_training(commands) -> None:
     evaluate.add_argument("--kind", default="cuhk-sysu", choices=KINDS)
     evaluate.add_argument("--profile", default="tiny", choices=PROFILES)
     evaluate.add_argument("--data-root", type=Path, default=None)
+    _add_bad_boxes(evaluate)
     evaluate.add_argument("--split", default="test", choices=("test", "validation"))
     evaluate.add_argument("--cbgm", action="store_true",
                           help="re-rank by the people beside the query, as SeqNet does, with its settings for the set")

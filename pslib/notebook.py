@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pslib import paths
+from pslib.data.manifest import read_manifest
 from pslib.errors import UserError, require_choice
 
 __all__ = ["PROFILES", "Session", "check", "computed_now", "data_state", "expect", "live", "predict", "recorded",
@@ -80,14 +81,13 @@ def start(profile: str = "tiny", seed: int = 0, notebook: str | None = None) -> 
 
 
 def data_state(profile: str) -> dict[str, str | None]:
-    """Data set name -> one line about its manifest, or None if it has not been made."""
+    """Data set name -> one line about its manifest, or None if it has not been made; UserError if one is damaged."""
     states: dict[str, str | None] = {}
     for name in DATA_SETS:
-        manifest = paths.synthetic_dir(profile) / name / "manifest.json"
+        manifest = read_manifest(paths.synthetic_dir(profile) / name)
         states[name] = None
-        if manifest.is_file():
-            content = json.loads(manifest.read_text())
-            states[name] = f"made, fingerprint {str(content.get('fingerprint', 'unknown'))[:12]}"
+        if manifest is not None:
+            states[name] = f"made, fingerprint {str(manifest.get('fingerprint', 'unknown'))[:12]}"
     return states
 
 

@@ -118,6 +118,15 @@ def test_importing_pslib_and_its_command_is_light():
     assert out.strip() == "[]"
 
 
+# ---- lint ----
+
+def test_the_lint_looks_at_every_module():
+    """Planted fault: an exclusion that means the folder data and leaves out pslib/data with it."""
+    shown = subprocess.run([sys.executable, "-m", "ruff", "check", "--show-files", "."], cwd=ROOT, capture_output=True,
+                           text=True, check=True).stdout
+    assert {str(path) for path in (ROOT / "pslib").rglob("*.py")} <= set(shown.splitlines())
+
+
 # ---- tracked files ----
 
 def test_no_machine_paths_or_registry_addresses_in_tracked_files():

@@ -240,6 +240,16 @@ def test_dealing_gives_everybody_her_share_and_nobody_twice(people, times, seed)
     assert np.bincount([p for g in groups for p in g]).tolist() == [times] * people
 
 
+def test_a_scene_for_more_people_than_there_are():
+    """Planted fault: the search for a swap that cannot be goes on for ever."""
+    rng = np.random.default_rng(0)
+    one_sentence(lambda: deal(np.arange(2), 3, np.array([3, 3]), rng), "3 people", "from 2", "more")
+    # The last group is cut to what is left to deal: no scene is too large for two people.
+    assert deal(np.arange(2), 2, np.array([2, 3]), rng) in (
+        [(0, 1), (0, 1)], [(0, 1), (1, 0)], [(1, 0), (0, 1)], [(1, 0), (1, 0)]
+    )  # fmt: skip
+
+
 def test_walks_use_distinct_cameras():
     jobs = plan_walks(np.arange(30), 3, 3, 90, ((144, 224), (128, 160)), 1, 0, "x")
     cameras = {}

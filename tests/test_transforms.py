@@ -1,5 +1,6 @@
 """Image and boxes stay together; validation is carved by people and scenes; the data commands print."""
 
+import hashlib
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from set_fixtures import hand_made_prw, mini_sets  # noqa: F401 (fixture)
 
+from pslib import paths
 from pslib.data import commands
 from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
 from pslib.data.loading import load
 from pslib.data.transforms import MULTI_SCALE, TEST_SCALE, TestTransform, TrainTransform, fit_scale, resize
-from pslib.data.validation import carve_validation
+from pslib.data.validation import carve_fold, carve_validation
 from pslib.errors import UserError
 
 
@@ -66,6 +68,14 @@ def test_resized_boxes_fit_resized_pixels():
     assert factor == 2.0 and boxes.tolist() == [[40, 20, 100, 80]]
     assert np.abs(np.array(white_box(out)) - boxes[0].numpy()).max() <= 1
     assert type(out) is torch.Tensor and type(boxes) is torch.Tensor
+
+
+def test_resizing_does_not_antialias():
+    """As the released code: a quarter of the size is read off two pixels in four, and lines between them are lost."""
+    image = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    image[:, :, ::4] = 255  # bilinear sampling at 4 i + 1.5 sees columns 4 i + 1 and 4 i + 2 alone
+    out, _, factor = resize(image, torch.zeros(0, 4), (20, 10))
+    assert factor == 0.25 and out.shape == (3, 10, 20) and not out.any()
 
 
 def test_the_papers_pairs():
@@ -129,6 +139,75 @@ def test_validation_of_a_drawn_set(mini_sets):  # noqa: F811
         carve_validation(whole, 99, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("kind, people, frames, digest", [
+    ("cuhk-sysu", 100, 669, "e85787e73880a5a0"),
+    ("prw", 100, 726, "b81c7774bdeded4c"),
+    ("prw", 3, 26, "2764ed8b053835cd"),
+])  # fmt: skip
+def test_the_people_set_aside_from_the_tiny_sets_stay_the_same(kind, people, frames, digest):
+    """Results on validation people are compared over months."""
+    train = load(kind, paths.synthetic_dir("tiny") / kind, "train")
+    rest, held = carve_validation(train, people, np.random.default_rng(0))
+    found = hashlib.sha256()
+    for one in held.frames:
+        found.update(f"{one.name} {one.person_ids.tolist()}".encode())
+    for query in held.protocols["validation"].queries:
+        found.update(f"{query.frame} {query.person_id}".encode())
+    assert (len(held.frames), len(rest.frames), found.hexdigest()[:16]) == (frames, 1920 - frames, digest)
+
+
+def held_of(frames, people, seed=0):
+    train, held = carve_validation(PersonSearchSet("prw", "train", Path(), frames), people, np.random.default_rng(seed))
+    assert held.protocols["validation"].queries and len(train.person_ids)
+    return {one.name for one in held.frames}
+
+
+def test_frames_of_one_minute_of_one_camera_stay_together():
+    """Planted faults: no group by camera and moment, and moments of less than a second."""
+    # Ten moments of three people each, two frames of each person; nobody is in two moments or beside another.
+    frames = [street(f"c{1 + moment % 2}s1_{3000 * moment + 400 * place:06d}.jpg", [3 * moment + place // 2], 1)
+              for moment in range(1, 11) for place in range(4)]  # fmt: skip
+    for seed in range(5):
+        held = held_of(frames, 2, seed)
+        minutes = {(name[1], int(name[5:11]) // 1500) for name in held}
+        assert len(held) == 4 * len(minutes), "a moment was torn apart"
+        assert len(minutes) == 1, "moments apart were taken together"
+
+
+def test_people_seen_once_are_not_counted_for_validation():
+    frames = [street(f"s{i}.jpg", [i]) for i in range(30)]  # nobody twice
+    frames += [street(f"s{30 + i}.jpg", [100 + i // 2]) for i in range(8)]  # four people twice
+    for seed in range(5):
+        assert sum(int(name[1:-4]) >= 30 for name in held_of(frames, 3, seed)) >= 6
+    with pytest.raises(UserError, match="34 training people, 4 of them in two frames or more, too few to take 5"):
+        held_of(frames, 5)
+    # One crowd, where people are chosen one by one: only those who are seen again.
+    crowd = [street(f"s{i}.jpg", [1, 10 + i]) for i in range(12)] + [street(f"s{20 + i}.jpg", [1, 2]) for i in range(2)]
+    assert {int(name[1:-4]) >= 20 for name in held_of([*crowd, *frames[30:32]], 1)} == {True}
+
+
+@pytest.mark.parametrize("people", [0, -3])
+def test_a_validation_split_needs_people(people):
+    with pytest.raises(UserError, match=f"of {people} people measures nothing"):
+        held_of([street(f"s{i}.jpg", [i // 2]) for i in range(20)], people)
+
+
+def test_a_training_split_needs_people_too():
+    frames = [street(f"s{i}.jpg", [1, 2, 3]) for i in range(6)] + [street("s9.jpg", [UNLABELLED])]
+    with pytest.raises(UserError, match="leaves nobody to train on"):
+        held_of(frames, 1)
+    for few in (frames, [street("s1.jpg", [1]), street("s2.jpg", [2]), street("s3.jpg", [3])]):
+        with pytest.raises(UserError, match="fold 0 of 3 .* leaves nobody to train on, or keeps nobody out"):
+            carve_fold(PersonSearchSet("cuhk-sysu", "train", Path(), few), 3, 0)
+
+
+@pytest.mark.parametrize("name", ["c1a.jpg", "c1s1_now.jpg", "c1s1_.jpg"])
+def test_camera_frames_that_do_not_say_when_they_were_taken(name):
+    frames = [street(f"c1s1_{i:06d}.jpg", [i // 2], 1) for i in range(20)]
+    with pytest.raises(UserError, match=f"the frame {name} does not say when .*: name it like"):
+        held_of([*frames, street(name, [1], 1)], 2)
+
+
 # ------------------------------------------------------------------------------- pslib data
 
 
@@ -136,12 +215,13 @@ def test_data_commands(tmp_path, capsys, mini_sets):  # noqa: F811
     options = Namespace(profile="paper-layout", out=tmp_path, workers=0, only=["prw"])
     with pytest.raises(UserError, match="--workers 0"):
         commands.make(options)
-    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw", profile="tiny"))
+    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw", profile="tiny", bad_boxes="raise"))
     assert "prw at" in capsys.readouterr().out
-    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw-val", profile="tiny"))
+    commands.describe(Namespace(kind="prw", data_root=mini_sets / "prw-val", profile="tiny", bad_boxes="raise"))
     assert "train" not in capsys.readouterr().out
     with pytest.raises(UserError, match="no cuhk-sysu root|holds a prw set"):
-        commands.describe(Namespace(kind="cuhk-sysu", data_root=hand_made_prw(tmp_path / "p"), profile="tiny"))
+        root = hand_made_prw(tmp_path / "p")
+        commands.describe(Namespace(kind="cuhk-sysu", data_root=root, profile="tiny", bad_boxes="raise"))
 
 
 def test_make_command_prints_what_it_drew(tmp_path, capsys, monkeypatch):

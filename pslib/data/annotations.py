@@ -1,7 +1,7 @@
 """What a person-search set says about its images: frames, queries, galleries.
 
 The readers of both layouts (``cuhk_sysu.py``, ``prw.py``) end in these classes, and nothing after them
-knows which set it works on.  Boxes are ``[x1, y1, x2, y2]`` in pixels of the stored image, float32, with
+knows which set it works on.  Boxes are ``[x1, y1, x2, y2]`` in pixels of the upright image, float32, with
 exclusive right and bottom edges (width = x2 - x1).  Person ids are the data set's own numbers; people
 without identity carry :data:`UNLABELLED`.
 """

@@ -39,7 +39,7 @@ def describe(options: Namespace) -> None:
     splits = []
     for split in ("train", "test"):
         try:
-            splits.append(load(kind, root, split))
+            splits.append(load(kind, root, split, options.bad_boxes))
         except UserError as error:
             if "no image in its train split" not in str(error):  # a validation set has none
                 raise

@@ -1,10 +1,9 @@
 """One door to every data set: ``load`` it, ``describe`` it, read its images, make its training targets."""
 
 import hashlib
-import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from torch import Tensor
 
 from pslib.data.annotations import UNLABELLED, Frame, PersonSearchSet
 from pslib.data.cuhk_sysu import read_cuhk_sysu
+from pslib.data.manifest import damaged, drawn_with, read_manifest
+from pslib.data.pictures import TOO_LARGE, to_pixels
 from pslib.data.prw import read_prw
 from pslib.data.published import PUBLISHED
 from pslib.errors import UserError, require_choice
@@ -64,22 +65,22 @@ def _check_root(kind: str, root: Path) -> None:
         )
 
 
-def fingerprint(root: Path | str) -> str:
+def fingerprint(root: Path | str, bad_boxes: str = "raise") -> str:
     """What a set says about its images, as a digest: annotations and, of a drawn set, its knobs; never image bytes.
 
-    A drawn set has it in its manifest; of another one the names, boxes and person ids of all frames are digested.
+    A drawn set has it in its manifest; of another one the names, boxes and person ids of all frames are digested, read
+    with ``bad_boxes`` as in :func:`load`: a set without some of its boxes is another one.
     """
     root = Path(root)
-    try:
-        return str(json.loads((root / "manifest.json").read_text())["fingerprint"])
-    except FileNotFoundError:
-        pass
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{root / 'manifest.json'} is damaged: draw the set again with 'pslib data make'.") from None
+    manifest = read_manifest(root) or {}
+    if isinstance(manifest.get("fingerprint"), str):
+        return manifest["fingerprint"]
+    if "plan" in manifest:  # a drawn set's manifest, which lost its fingerprint
+        raise damaged(root)
     kind = next((kind for kind, sign in _SIGNS.items() if (root / sign).exists()), KINDS[0])
     digest = hashlib.sha256()
     for split in ("train", "test"):
-        for frame in load(kind, root, split).frames:
+        for frame in load(kind, root, split, bad_boxes).frames:
             digest.update(f"{split} {frame.name} {len(frame.boxes)}".encode())
             digest.update(np.round(frame.boxes, 2).astype("<f8").tobytes())
             digest.update(frame.person_ids.astype("<i8").tobytes())
@@ -87,18 +88,20 @@ def fingerprint(root: Path | str) -> str:
 
 
 def read_image(path: Path | str) -> Tensor:
-    """The image as a uint8 RGB tensor (3, H, W).
+    """The image as a uint8 RGB tensor (3, H, W), turned upright where its EXIF says how.
 
     Raises:
-        UserError: the file is missing, truncated, or no image.
+        UserError: the file is missing, truncated, too large, or no image.
     """
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+            pixels = to_pixels(image)
         # NumPy turns it: PyTorch's threads belong to the model that computes meanwhile.
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
+    except Image.DecompressionBombError:
+        raise UserError(TOO_LARGE.format(path=path)) from None
     except (OSError, SyntaxError, ValueError):  # Pillow's ways to say that a file is damaged
         raise UserError(
             f"{path} does not decode as an image (it is truncated or damaged): restore it from the data set."
@@ -164,18 +167,13 @@ def describe(*splits: PersonSearchSet) -> str:
         # some of PRW's training people walk through its test frames too, so people are not summed
         rows.append(("both", "people", len(np.unique(np.concatenate([s.person_ids for s in splits])))))
     kind, root = splits[0].kind, splits[0].root
-    drawn = (root / "manifest.json").exists()
-    lines = [f"{kind} at {root}" + (f" ({_drawn_by(root)})" if drawn else "")]
+    drawn = drawn_with(read_manifest(root))
+    lines = [f"{kind} at {root}" + (f" ({drawn})" if drawn else "")]
     for split, what, number in rows:
         published = {} if drawn else PUBLISHED.get((kind, split, what), {})
         beside = "; ".join(f"{source}: {value:,}" + _verdict(number, value) for source, value in published.items())
         lines.append(f"  {split:5} {what:16} {number:>8,}   {beside}".rstrip())
     return "\n".join([*lines, *(f"  note: {note}" for note in _notes(splits))])
-
-
-def _drawn_by(root: Path) -> str:
-    manifest = json.loads((root / "manifest.json").read_text())
-    return f"drawn, profile {manifest['profile']}, seed {manifest['seed']}"
 
 
 def _verdict(number: int, published: int) -> str:

@@ -9,6 +9,7 @@ those bytes.  Format: MathWorks, *MAT-File Format*, level 5.
 import os
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,9 @@ import scipy.io
 
 from pslib.errors import UserError
 
-__all__ = ["DAMAGED", "char", "mat_bytes", "numeric", "read_mat", "struct_array", "write_mat"]
-
-DAMAGED = (
-    "{path} cannot be read as a MATLAB file ({why}: it is truncated or damaged): "
-    "restore it from the data set, or draw the set again."
-)
+__all__ = [
+    "char", "mat_bytes", "numeric", "read_mat", "read_names", "struct_array", "text_of", "unreadable", "write_mat",
+]  # fmt: skip
 
 _CELL, _STRUCT, _CHAR = 1, 2, 4  # array classes
 _NUMERIC = {  # numpy type: (array class, data type)
@@ -107,14 +105,43 @@ def read_mat(path: Path, *keys: str) -> np.ndarray:
     """The variable under the first of ``keys`` that the file has; each way to fail is one sentence."""
     try:
         content = scipy.io.loadmat(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
     except MemoryError:
         raise
     except Exception as error:  # scipy raises many kinds on damaged files, TypeError and IndexError among them
-        raise UserError(DAMAGED.format(path=path, why=type(error).__name__)) from None
+        raise unreadable(path, error) from None
     for key in keys:
         if key in content:
             return content[key]
     there = ", ".join(key for key in content if not key.startswith("__")) or "nothing"
     raise UserError(f"{path} has no variable {' or '.join(keys)} (it holds {there}): restore it from the data set.")
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The sentence about a file that ``error`` kept from being read."""
+    remedy = "restore it from the data set, or draw the set again."
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} is missing: {remedy}")
+    if path.is_dir():  # each reader and system has another error for it
+        return UserError(f"{path} is a folder, not a MATLAB file: {remedy}")
+    why = f"{type(error).__name__}: it is truncated or damaged"
+    return UserError(f"{path} cannot be read as a MATLAB file ({why}): {remedy}")
+
+
+def text_of(value: Any, where: str) -> str:
+    """The text in a cell or field as scipy reads it; ``where`` names its place for the UserError if there is none."""
+    text = value
+    while isinstance(text, np.ndarray) and text.size:
+        text = text.flat[0]
+    if not isinstance(text, str) or not text:
+        raise UserError(f"{where} holds no text where a name is expected: restore the file from the data set.")
+    return text
+
+
+def read_names(path: Path, key: str) -> list[str]:
+    """The names in cell array ``key`` of a file, each once; UserError for an empty, a numeric or a repeated one."""
+    entries = enumerate(read_mat(path, key).ravel(), start=1)
+    names = [text_of(entry, f"entry {place} of {path}") for place, entry in entries]
+    repeated = next((name for name, times in Counter(names).items() if times > 1), None)
+    if repeated is not None:
+        raise UserError(f"{path} lists {repeated} more than once: restore it from the data set.")
+    return names

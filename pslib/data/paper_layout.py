@@ -14,7 +14,9 @@ import numpy as np
 
 from pslib.data.annotations import UNLABELLED
 from pslib.data.drawing import disk_errors, jpeg
+from pslib.data.folders import IMAGES, clear_for, writing
 from pslib.data.layouts import DrawnFrame, write_bytes, write_cuhk_sysu, write_prw
+from pslib.data.manifest import read_manifest
 from pslib.data.plans import CAMERAS, deal, generator
 from pslib.data.protocols import cuhk_protocols, prw_queries
 from pslib.errors import UserError, require_choice
@@ -45,22 +47,29 @@ def make_thin(
     out: Path, only: str | Sequence[str] | None = None, shrink: int = 1, seed: int = 22,
     gallery_sizes: Sequence[int] = (50, 100, 500, 1000, 2000, 4000),
 ) -> dict[str, dict]:  # fmt: skip
-    """Write the thin sets below ``out``, each count divided by ``shrink``, or find them there; their manifests."""
+    """Write the thin sets below ``out``, each count divided by ``shrink``, or find them there; their manifests.
+
+    Raises UserError for an unknown set, a full disk, a folder in the way that is not ours.
+    """
     names = [only] if isinstance(only, str) else list(only or REAL)
     manifests = {}
     for name in progress(names, "write thin sets"):
         splits = REAL[require_choice("set", name, REAL)]
         root, settings = out / name, {"set": name, "seed": seed, "shrink": shrink, "galleries": list(gallery_sizes)}
-        manifest = root / "manifest.json"
-        if not (manifest.exists() and json.loads(manifest.read_text()).get("settings") == settings):
-            if root.exists() and any(root.iterdir()) and not (manifest.exists() or (root / ".drawing").exists()):
-                raise UserError(f"{root} holds files that pslib did not draw: give another folder with --out.")
-            with disk_errors(root):
-                shutil.rmtree(root, ignore_errors=True)
-                (root / ".drawing").mkdir(parents=True)
-                _write(name, root, splits, settings)
-        manifests[name] = json.loads(manifest.read_text())
+        if not _complete(root, settings):
+            with disk_errors(root), writing(root, name):
+                if not _complete(root, settings):
+                    clear_for(root, name, "settings", json.dumps(settings))
+                    _write(name, root, splits, settings)
+        manifests[name] = read_manifest(root)
     return manifests
+
+
+def _complete(root: Path, settings: dict) -> bool:
+    try:
+        return (read_manifest(root) or {}).get("settings") == settings
+    except UserError:
+        return False
 
 
 def _write(name: str, root: Path, splits: tuple[ThinSplit, ThinSplit], settings: dict) -> None:
@@ -76,8 +85,8 @@ def _write(name: str, root: Path, splits: tuple[ThinSplit, ThinSplit], settings:
         frames.append(_frames(name, part, first, 1 + sum(p.people for p in parts[: len(frames)]), rng))
         first += part.scenes
     train, test = frames
-    images = root / ("Image/SSM" if name == "cuhk-sysu" else "frames")
-    images.mkdir(parents=True)
+    images = root / IMAGES[name]
+    images.mkdir(parents=True, exist_ok=True)
     thin = [jpeg(np.full((*size, 3), 128, np.uint8)) for size in _SIZES]
     for frame in progress([*train, *test], f"images of {name}"):
         (images / frame.name).write_bytes(thin[frame.camera == CAMERAS])
@@ -89,12 +98,11 @@ def _write(name: str, root: Path, splits: tuple[ThinSplit, ThinSplit], settings:
     else:
         chosen = prw_queries(test, CAMERAS, rng)[:most]
         write_prw(root, train, test, chosen)
-        (root / "query_box").mkdir()
+        (root / "query_box").mkdir(exist_ok=True)
         for query in chosen:
             frame = test[query.frame]
             (root / "query_box" / f"{frame.person_ids[query.row]}_{frame.name}").write_bytes(thin[0])
         queries = len(chosen)
-    shutil.rmtree(root / ".drawing")
     content = {
         "profile": "paper-layout",
         "set": name,
@@ -104,6 +112,7 @@ def _write(name: str, root: Path, splits: tuple[ThinSplit, ThinSplit], settings:
         "counts": {"train": asdict(parts[0]), "test": {**asdict(parts[1]), "queries": queries}},
     }
     write_bytes(root / "manifest.json", (json.dumps(content, indent=1) + "\n").encode())
+    shutil.rmtree(root / ".drawing")
 
 
 def _frames(name: str, part: ThinSplit, first: int, first_person: int, rng: np.random.Generator) -> list[DrawnFrame]:

@@ -10,6 +10,8 @@ from zlib import crc32
 
 import numpy as np
 
+from pslib.errors import UserError
+
 __all__ = ["Job", "deal", "gapped_ids", "generator", "plan_scenes", "plan_walks"]
 
 CAMERAS = 6
@@ -52,9 +54,18 @@ def deal(people: np.ndarray, times: int, sizes: np.ndarray, rng: np.random.Gener
 
     People are dealt round by round in a fresh order, so somebody meets herself only where two rounds join; she is
     then swapped with a random other place.
+
+    Raises UserError if a group has more places than there are people to fill them.
     """
     order = np.concatenate([rng.permutation(people) for _ in range(times)])[: int(sizes.sum())]
     starts = np.concatenate([[0], np.cumsum(sizes)])
+    # Where there are more places than people to deal, the last groups stay smaller than planned.
+    largest = int(np.diff(np.minimum(starts, len(order))).max(initial=0))
+    if largest > len(people):
+        raise UserError(
+            f"a scene for {largest} people cannot be filled from {len(people)}, nobody twice: plan more people, fewer "
+            "sightings of each, or more scenes for them."
+        )
     group = np.repeat(np.arange(len(sizes)), sizes)
 
     def members(number: int) -> list[int]:

@@ -14,13 +14,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pslib.data.matfile import DAMAGED, read_mat
+from pslib.data.matfile import read_mat, unreadable
 from pslib.errors import UserError
 
 __all__ = ["ProtocolRow", "read_protocol"]
 
 _MATRIX, _COMPRESSED = 14, 15
-_NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
+_NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+_QUERY, _GALLERY = ("imname", "idlocate", "idname"), ("imname", "idlocate")
 _TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le", 18: "utf-32-le"}
 
 
@@ -46,13 +47,21 @@ def read_protocol(path: Path, key: str) -> Iterator[ProtocolRow]:
                 values = [stream.matrix() for _ in fields]
                 yield decoder.row(*(values[place] for place in order))
             stream.finish()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.") from None
-    except KeyError:
+    except _NoProtocolError:
         read_mat(path, key)  # says what the file holds instead
         raise UserError(f"{path} is no protocol file (fields Query and Gallery): restore it from the set.") from None
-    except (EOFError, zlib.error, struct.error, ValueError, IndexError) as error:
-        raise UserError(DAMAGED.format(path=path, why=type(error).__name__)) from None
+    except _NoFieldError as error:
+        raise UserError(f"{path} has {error}: restore it from the data set.") from None
+    except (OSError, EOFError, zlib.error, struct.error, ValueError, IndexError, KeyError) as error:
+        raise unreadable(path, error) from None
+
+
+class _NoProtocolError(Exception):
+    """The variable is missing, or no array of Query and Gallery."""
+
+
+class _NoFieldError(Exception):
+    """A query or gallery lacks what every row needs; says which."""
 
 
 class _Stream:
@@ -121,10 +130,10 @@ def _open_struct(file: BinaryIO, key: str) -> tuple[list[str], int, _Stream]:
                 names = stream.element()[1]
                 fields = [names[i : i + width].split(b"\0")[0].decode("ascii") for i in range(0, len(names), width)]
                 if not {"Query", "Gallery"} <= set(fields):
-                    raise KeyError
+                    raise _NoProtocolError
                 return fields, int(np.prod(np.frombuffer(shape, "<i4"))), stream
         file.seek(after)
-    raise KeyError
+    raise _NoProtocolError
 
 
 class _Decoder:
@@ -136,6 +145,9 @@ class _Decoder:
 
     def row(self, query: bytes, gallery: bytes) -> ProtocolRow:
         asked, shown = self.columns(query), self.columns(gallery)
+        for part, columns, needed in (("Query", asked, _QUERY), ("Gallery", shown, _GALLERY)):
+            if lacking := [field for field in needed if field not in columns]:
+                raise _NoFieldError(f"a {part} without the field {lacking[0]}")
         image, person = self.text(asked["imname"][0]), self.text(asked["idname"][0])
         box = self.box(asked["idlocate"][0])
         if box is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
 from pslib.data.boxes import BoxChecker
-from pslib.data.matfile import read_mat
+from pslib.data.matfile import read_mat, read_names
 from pslib.errors import UserError
 
 __all__ = ["read_prw"]
@@ -24,14 +24,14 @@ _KEYS = ("box_new", "anno_file", "anno_previous")
 def read_prw(root: Path, split: str, bad_boxes: str = "raise") -> PersonSearchSet:
     """Read split ``"train"`` or ``"test"`` below ``root``; see :func:`pslib.data.loading.load`."""
     checker = BoxChecker(bad_boxes)
-    names = [str(name.item()) for name in read_mat(root / f"frame_{split}.mat", f"img_index_{split}").ravel()]
+    names = read_names(root / f"frame_{split}.mat", f"img_index_{split}")
     frames = []
     for name in names:
         image = root / "frames" / f"{name}.jpg"
         table = _table(root / "annotations" / f"{name}.jpg.mat")
         ids = table[:, 0].astype(np.int64)
         ids[ids < 0] = UNLABELLED
-        boxes, kept = checker(_corners(table[:, 1:]), image, ids)
+        boxes, kept = checker(_corners(table[:, 1:]), image)
         frames.append(Frame(image.name, image, boxes, ids[kept], _camera(name, root)))
     dataset = PersonSearchSet("prw", split, root, frames, notes=checker.notes())
     if split == "test":
@@ -40,16 +40,25 @@ def read_prw(root: Path, split: str, bad_boxes: str = "raise") -> PersonSearchSe
 
 
 def _table(path: Path) -> np.ndarray:
-    table = np.asarray(read_mat(path, *_KEYS), np.float64)
+    """``[person, x, y, w, h]`` (N, 5) float64 of one frame; people are whole numbers, boxes unchecked."""
+    table = read_mat(path, *_KEYS)
+    if table.dtype.kind not in "iuf":
+        raise UserError(f"{path} holds no table of numbers, N x 5 [person x y w h]: restore the file.")
     if table.size == 0:
         return np.empty((0, 5))
     if table.ndim != 2 or table.shape[1] < 5:
         raise UserError(f"{path} holds a table of shape {table.shape}, not N x 5 [person x y w h]: restore the file.")
-    return table[:, :5]
+    table = table[:, :5].astype(np.float64)
+    strange = np.flatnonzero(~np.isfinite(table[:, 0]) | (table[:, 0] != np.round(table[:, 0])))
+    if len(strange):
+        row = strange[0]
+        raise UserError(f"row {row + 1} of {path} has the person {table[row, 0]:g}, no whole number: restore the file.")
+    return table
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with np.errstate(invalid="ignore"):  # infinite numbers are named when the box is checked
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def _camera(name: str, root: Path) -> int:
@@ -64,7 +73,7 @@ def _queries(dataset: PersonSearchSet, checker: BoxChecker) -> list[Query]:
     if not path.exists():
         raise UserError(f"{path} is missing: restore it from the data set, or draw the set again.")
     numbers = {frame.name: index for index, frame in enumerate(dataset.frames)}
-    shown = {int(person) for frame in dataset.frames for person in frame.person_ids}
+    shown = set(dataset.person_ids.tolist())
     queries = []
     for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").splitlines(), start=1):
         words = line.split()
@@ -72,7 +81,7 @@ def _queries(dataset: PersonSearchSet, checker: BoxChecker) -> list[Query]:
             continue
         where = f"line {number} of {path}"
         try:
-            person, box, name = int(words[0]), np.array([words[1:5]], np.float64), f"{words[5]}.jpg"
+            person, box, name = int(words[0]), np.array(words[1:5], np.float64), f"{words[5]}.jpg"
         except (ValueError, IndexError):
             raise UserError(f"{where} is {line!r}, not 'person x y w h frame': restore the file.") from None
         if name not in numbers:
@@ -80,8 +89,8 @@ def _queries(dataset: PersonSearchSet, checker: BoxChecker) -> list[Query]:
         if person not in shown:
             raise UserError(f"{where} asks for person {person}, who appears in no test frame: remove that line.")
         frame = numbers[name]
-        corners, _ = checker(_corners(box), dataset.frames[frame].path, None)
-        queries.append(Query(frame, corners[0], person))
+        corners = checker.one(_corners(box[None])[0], dataset.frames[frame].path, where)
+        queries.append(Query(frame, corners, person))
     if not queries:
         raise UserError(f"{path} lists no query: restore it from the data set, or draw the set again.")
     return queries

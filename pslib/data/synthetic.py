@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +23,9 @@ from PIL import Image
 
 from pslib.data.annotations import UNLABELLED
 from pslib.data.drawing import Batch, World, camera_places, disk_errors, draw_batch, jpeg, read_record
+from pslib.data.folders import IMAGES, clear_for, count_images, writing
 from pslib.data.layouts import DrawnFrame, write_bytes, write_cuhk_sysu, write_prw
+from pslib.data.manifest import read_manifest
 from pslib.data.oddities import add_cuhk_oddities, add_prw_oddities
 from pslib.data.paper_layout import make_thin
 from pslib.data.plans import Job, gapped_ids, generator, plan_scenes, plan_walks
@@ -64,8 +67,12 @@ def make(
     for name in names:
         require_choice("set", name, SETS)
     sets = [_DrawnSet(profile, name, Path(out) / profile.name / name, odd_corners) for name in names]
-    todo = [drawn for drawn in sets if not drawn.complete()]
-    with disk_errors(Path(out)):
+    with disk_errors(Path(out)), ExitStack() as locks:
+        # In one order for everybody, so that two processes never wait for each other.
+        for drawn in sorted(sets, key=lambda drawn: drawn.name):
+            if not drawn.complete():
+                locks.enter_context(writing(drawn.root, drawn.name))
+        todo = [drawn for drawn in sets if not drawn.complete()]
         for drawn in todo:
             drawn.prepare()
         _draw([(batch, drawn, split) for drawn in todo for split, batch in drawn.batches()], workers)
@@ -81,12 +88,12 @@ def dealt(root: Path, split: str, profile: Profile | None = None) -> tuple[list[
     Raises UserError if the set was not drawn by this version of the generator, which would paint other pixels.
     """
     try:
-        manifest = json.loads((root / "manifest.json").read_text())
+        manifest = read_manifest(root) or {}
         name, odd_corners, plan = manifest["set"], manifest["odd_corners"], manifest["plan"]
-        profile = profile or profile_named(manifest["profile"])
-    except (OSError, ValueError, KeyError, TypeError):
+        drawn_as = manifest["profile"]
+    except (UserError, KeyError):
         raise UserError(f"{root} has no manifest of a drawn set: only drawn people can be drawn again.") from None
-    drawn = _DrawnSet(profile, name, root, odd_corners)
+    drawn = _DrawnSet(profile or profile_named(drawn_as), name, root, odd_corners)
     if drawn.plan != plan:
         raise UserError(f"{root} was drawn by another version of the generator: draw it again with 'pslib data make'.")
     return drawn.deal("validation" if "validation" in drawn.splits else split)
@@ -140,39 +147,31 @@ class _DrawnSet:
         self.kind = self.name.removesuffix("-val")
         self.knobs = self.profile.knobs if self.kind == "cuhk-sysu" else self.profile.prw_knobs
         self.splits = ("validation",) if self.name.endswith("-val") else ("train", "test")
-        self.images = self.root / ("Image/SSM" if self.kind == "cuhk-sysu" else "frames")
+        self.images = self.root / IMAGES[self.kind]
         self.records = self.root / ".drawing"
         settings = {**asdict(self.profile), "set": self.name, "odd_corners": self.odd_corners}
         versions = {"generator": GENERATOR_VERSION, "layout": LAYOUT_VERSION, "probe": _probe()}
         self.plan = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode()).hexdigest()
 
     def manifest(self) -> dict:
-        return json.loads((self.root / "manifest.json").read_text())
+        return read_manifest(self.root) or {}
 
     def complete(self) -> bool:
         """True if a manifest of this very plan stands over as many images as it counts."""
         try:
             manifest = self.manifest()
-            images = sum(entry.name.endswith(".jpg") for entry in os.scandir(self.images))
-            return manifest["plan"] == self.plan and manifest["counts"]["images"] == images
-        except (OSError, ValueError, KeyError):
+            counted = manifest["counts"]["images"] if manifest["plan"] == self.plan else None
+            return counted == count_images(self.root, self.kind)
+        except (UserError, KeyError, TypeError):
             return False
 
     def prepare(self) -> None:
         """Make the folders and the jobs; clear away what another plan left, and only what is ours."""
-        plan = self.records / "plan"
-        ours = plan.exists() or (self.root / "manifest.json").exists()
-        if self.root.exists() and any(self.root.iterdir()) and not ours:
-            raise UserError(f"{self.root} holds files that pslib did not draw: give another folder with --out.")
-        if not (plan.exists() and plan.read_text() == self.plan):
-            if self.root.exists():
-                shutil.rmtree(self.root)
-            self.records.mkdir(parents=True)
-            write_bytes(plan, self.plan.encode())
-        self.images.mkdir(parents=True, exist_ok=True)
         self.jobs, self.worlds = {}, {}
-        for split in self.splits:
+        for split in self.splits:  # before anything is cleared away: a plan may be impossible
             self.jobs[split], self.worlds[split] = self.deal(split)
+        clear_for(self.root, self.name, "plan", self.plan)
+        self.images.mkdir(parents=True, exist_ok=True)
 
     def deal(self, split: str) -> tuple[list[Job], World]:
         """What is drawn in one split, from the profile's seed alone: the same at any time."""

@@ -5,6 +5,8 @@ taken one after the other by one camera, hang together; whole groups go to valid
 appears in what remains for training.
 """
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,11 +16,13 @@ from pslib.errors import UserError
 
 __all__ = ["carve_fold", "carve_validation"]
 
+_MOMENT = 1500  # frame numbers of a camera that show one scene: a minute at 25 a second
+
 
 def carve_validation(
     train: PersonSearchSet, people: int, rng: np.random.Generator, largest_share: float = 0.2
 ) -> tuple[PersonSearchSet, PersonSearchSet]:
-    """Split a training set into (training, validation) with at least ``people`` validation people where it can.
+    """Split a training set into (training, validation) with at least ``people`` validation people to ask for.
 
     Groups of frames connected by people are dealt to validation in random order.  Sets like PRW, where nearly all
     frames hang together, get no group small enough; there ``people`` people are chosen and every frame that shows one
@@ -26,7 +30,7 @@ def carve_validation(
 
     Args:
         train: a training split.
-        people: validation people wanted.
+        people: validation people wanted, each seen in two frames at least: nobody else can be searched for.
         rng: the source of chance.
         largest_share: groups with more than this share of all frames are not taken whole.
 
@@ -35,29 +39,37 @@ def carve_validation(
         person's first two frames as queries, all other validation frames as gallery.
 
     Raises:
-        UserError: fewer than ``people`` + 1 people in the set.
+        UserError: ``people`` is less than 1, the set has too few people, or none would be left to train on.
     """
+    if people < 1:
+        raise UserError(f"a validation split of {people} people measures nothing: ask for 1 or more.")
     everyone = train.person_ids
-    if len(everyone) <= people:
+    seen = Counter(person for index in range(len(train.frames)) for person in _people(train.frames, [index]))
+    repeated = {person for person, frames in seen.items() if frames > 1}
+    if len(everyone) <= people or len(repeated) < people:
         raise UserError(
-            f"{train.root} has {len(everyone)} training people, too few to take {people} away: ask for "
-            "fewer, or give a set that labels more."
+            f"{train.root} has {len(everyone)} training people, {len(repeated)} of them in two frames or more, too few "
+            f"to take {people} away: ask for fewer, or give a set that labels more."
         )
     groups = _connected(train.frames)
     chosen: list[int] = []
     taken: set[int] = set()
     for number in rng.permutation(len(groups)).tolist():
-        if len(taken) >= people:
+        if len(taken & repeated) >= people:
             break
         here = _people(train.frames, groups[number])
-        if here and len(groups[number]) <= largest_share * len(train.frames):
+        if here & repeated and len(groups[number]) <= largest_share * len(train.frames):
             chosen += groups[number]
             taken |= here
-    if len(taken) < people:
-        taken = set(rng.choice(everyone, people, replace=False).tolist())
+    if len(taken & repeated) < people:
+        taken = set(rng.choice(sorted(repeated), people, replace=False).tolist())
         chosen = [index for index, frame in enumerate(train.frames) if taken & set(frame.person_ids.tolist())]
     inside = set(chosen)
     rest = [frame for index, frame in enumerate(train.frames) if index not in inside]
+    if not _people(rest, range(len(rest))):
+        raise UserError(
+            f"taking {people} people and their frames away from {train.root} leaves nobody to train on: ask for fewer."
+        )
     held = [_only(train.frames[index], taken) for index in sorted(inside)]
     validation = PersonSearchSet(train.kind, "validation", train.root, held)
     validation.protocols = {"validation": _protocol(held)}
@@ -74,7 +86,7 @@ def carve_fold(train: PersonSearchSet, folds: int, fold: int) -> tuple[PersonSea
         The remaining training split, and a set of split ``"fold"`` with the protocol of :func:`carve_validation`.
 
     Raises:
-        UserError: no such fold, or fewer people than folds.
+        UserError: no such fold, fewer people than folds, or nobody left to train on or to search for.
     """
     everyone = train.person_ids
     if folds < 2 or len(everyone) < folds:
@@ -93,6 +105,11 @@ def carve_fold(train: PersonSearchSet, folds: int, fold: int) -> tuple[PersonSea
     rest = [frame for frame, inside in zip(train.frames, shows, strict=True) if not inside]
     kept = PersonSearchSet(train.kind, "fold", train.root, held)
     kept.protocols = {"validation": _protocol(held)}
+    if not kept.protocols["validation"].queries or not _people(rest, range(len(rest))):
+        raise UserError(
+            f"fold {fold} of {folds} over {train.root} leaves nobody to train on, or keeps nobody out who is seen "
+            "twice: give another number of folds, or a set whose people are seen more often."
+        )
     return PersonSearchSet(train.kind, "train", train.root, rest, notes=list(train.notes)), kept
 
 
@@ -113,15 +130,25 @@ def _connected(frames: Sequence[Frame]) -> list[list[int]]:
     first: dict[object, int] = {}
     for index, frame in enumerate(frames):
         keys: list[object] = [p for p in frame.person_ids.tolist() if p != UNLABELLED]
-        if frame.camera:  # frames of one minute of one camera show one scene
-            stem = frame.name.removesuffix(".jpg")
-            keys.append((stem.split("_")[0], int(stem.split("_")[1]) // 1500))
+        if frame.camera:
+            keys.append(_moment(frame))
         for key in keys:
             parent[root(index)] = root(first.setdefault(key, index))
     groups: dict[int, list[int]] = {}
     for index in range(len(frames)):
         groups.setdefault(root(index), []).append(index)
     return list(groups.values())
+
+
+def _moment(frame: Frame) -> tuple[str, int]:
+    """Camera sequence and minute of a frame under a fixed camera, from its name: ``c1s1_000151.jpg``."""
+    parts = re.fullmatch(r"([^_]+)_(\d+)\.jpg", frame.name)
+    if parts is None:
+        raise UserError(
+            f"the frame {frame.name} does not say when its camera took it: name it like c1s1_000151.jpg, by camera, "
+            "sequence and number."
+        )
+    return parts[1], int(parts[2]) // _MOMENT
 
 
 def _only(frame: Frame, people: set[int]) -> Frame:

@@ -31,8 +31,8 @@ from pslib.training.warm_up import LESSONS, ensure_warm_start, make_warm_start
 __all__ = ["open_run_data", "require_validation", "apply_overrides", "train", "evaluate", "warm_start", "device"]
 
 
-def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
-    """The splits of a drawn set (``data_root`` None) or of a set in its own folder.
+def open_run_data(kind: str, profile: str, data_root: Path | None, bad_boxes: str = "raise") -> RunData:
+    """The splits of a drawn set (``data_root`` None) or of a set in its own folder, read with ``bad_boxes`` (``load``).
 
     A drawn set brings its validation people as a set of their own.  A real one has no validation split: at the paper's
     profile all of its training people are trained on, as in the papers, and nothing is validated; at the others a part
@@ -42,15 +42,16 @@ def open_run_data(kind: str, profile: str, data_root: Path | None) -> RunData:
     from pslib.data.validation import carve_validation
 
     root = data_root or paths.synthetic_dir(profile) / kind
-    training, test = load(kind, root, "train"), load(kind, root, "test")
+    training, test = (load(kind, root, split, bad_boxes) for split in ("train", "test"))
+    digest = fingerprint(root, bad_boxes)
     beside = root.with_name(root.name + "-val")
     if beside.is_dir():
-        return RunData(training, load(kind, beside, "test"), test, fingerprint(root))
+        return RunData(training, load(kind, beside, "test", bad_boxes), test, digest)
     if profile == "paper":
-        return RunData(training, None, test, fingerprint(root))
+        return RunData(training, None, test, digest)
     people = max(1, min(100, len(training.person_ids) // 5))
     training, validation = carve_validation(training, people, np.random.default_rng(0))
-    return RunData(training, validation, test, f"{fingerprint(root)} without {people} people")
+    return RunData(training, validation, test, f"{digest} without {people} people")
 
 
 def require_validation(data: RunData) -> PersonSearchSet:
@@ -106,7 +107,7 @@ def train(options: Namespace) -> None:
         grows = recipe.profile == "tiny" and options.profile in PROFILE_CHANGES
         recipe = at_profile(recipe, options.profile) if grows else recipe.with_(profile=options.profile)
     recipe = apply_overrides(recipe, options.overrides)
-    data = open_run_data(recipe.kind, recipe.profile, options.data_root)
+    data = open_run_data(recipe.kind, recipe.profile, options.data_root, options.bad_boxes)
     for backbone in backbone_names(recipe.model):
         ensure_warm_start(backbone, recipe.warm_start, device())
     out = options.out or paths.build_dir() / "runs"
@@ -143,7 +144,7 @@ def evaluate(options: Namespace) -> None:
             "leave --cbgm out."
         )
     context = RELEASED[options.kind] if options.cbgm else None
-    data = open_run_data(options.kind, options.profile, options.data_root)
+    data = open_run_data(options.kind, options.profile, options.data_root, options.bad_boxes)
     chosen = data.test if options.split == "test" else require_validation(data)
     header = load_weights(options.checkpoint)[1]
     size, threshold = (json.loads(header.get(name, "null")) for name in ("test_size", "search_threshold"))

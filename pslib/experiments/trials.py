@@ -102,7 +102,7 @@ def trial(options: Namespace) -> None:
     """Make one trial, unless it was made before, and print it beside those of the same recipe."""
     recipe = find_recipe(options.recipe, options.kind)
     changed = apply_overrides(recipe, options.overrides)
-    data = open_run_data(changed.kind, changed.profile, options.data_root)
+    data = open_run_data(changed.kind, changed.profile, options.data_root, options.bad_boxes)
     require_validation(data)
     for backbone in backbone_names(changed.model):
         ensure_warm_start(backbone, changed.warm_start, device())

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pslib.data.pictures import to_pixels
 from pslib.errors import UserError
 from pslib.viz.figures import to_array
 
@@ -73,7 +74,7 @@ def box_in_image(box: Sequence[float], size: tuple[int, int]) -> list[float]:
 
 
 def open_picture(source: Path | str | bytes, name: str = "") -> np.ndarray:
-    """An image file, or the bytes of one called ``name``, as (H, W, 3) uint8.
+    """An image file, or the bytes of one called ``name``, as (H, W, 3) uint8, turned upright where its EXIF says how.
 
     The size is read from the header, so that a picture of more than :data:`MAX_PIXELS` is refused undecoded.
     """
@@ -92,7 +93,7 @@ def open_picture(source: Path | str | bytes, name: str = "") -> np.ndarray:
             if width * height > MAX_PIXELS:
                 raise UserError(f"{shown} has {width * height / 1e6:.0f} megapixels, at most {MAX_PIXELS / 1e6:.0f} "
                                 "are read: make it smaller.")
-            return np.array(picture.convert("RGB"))
+            return to_pixels(picture)
     except (OSError, SyntaxError, ValueError):
         raise UserError(f"{shown} is no image that can be read: give a JPEG or PNG file.") from None
     finally:

@@ -2,7 +2,10 @@
 
 import json
 import multiprocessing
+import os
+import select
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -102,6 +105,27 @@ def test_two_processes_draw_one_set_between_them(tmp_path):
     assert failed.empty(), failed.get()
     for name in ("prw-val", "cuhk-sysu-val"):
         assert fingerprint(tmp_path / "few" / name) == make(FEW, tmp_path, workers=1, only=name)[name]["fingerprint"]
+
+
+def test_the_workers_of_a_killed_process_end_with_it(tmp_path, monkeypatch):
+    """Planted fault: they wait for work for ever, and whoever draws the set again may wait for them."""
+    ended, alive = os.pipe()
+
+    def say_and_wait(*_):
+        os.write(alive, b"x")
+        time.sleep(90)  # longer than the test waits
+
+    monkeypatch.setattr(synthetic, "draw_batch", say_and_wait)
+    monkeypatch.setattr(synthetic, "_BATCH", 2)
+    drawing = multiprocessing.get_context("fork").Process(target=make, args=(FEW, tmp_path, 2, "prw-val"))
+    drawing.start()
+    os.close(alive)
+    assert os.read(ended, 1) + os.read(ended, 1) == b"xx"
+    drawing.kill()
+    drawing.join()
+    readable, _, _ = select.select([ended], [], [], 60)
+    assert readable and os.read(ended, 1) == b"", "a worker still holds the other end"
+    os.close(ended)
 
 
 def test_who_waited_draws_nothing_again(tmp_path, monkeypatch, capsys):

@@ -94,10 +94,10 @@ def _corners(boxes: Sequence[np.ndarray], where: str) -> np.ndarray:
     return corners
 
 
-Claim = tuple[str, tuple[int, ...], int]  # image, box as corners, person
+_Claim = tuple[str, tuple[int, ...], int]  # image, box as corners, person
 
 
-def _training_claims(annotation: Path) -> Iterator[Claim]:
+def _training_claims(annotation: Path) -> Iterator[_Claim]:
     """Which box of which image each person has, from ``Train.mat``."""
     path = annotation / "test/train_test/Train.mat"
     for place, cell in enumerate(read_mat(path, "Train").ravel(), start=1):
@@ -110,7 +110,7 @@ def _training_claims(annotation: Path) -> Iterator[Claim]:
             yield text_of(scene["imname"], where), _one(scene["idlocate"], where), number
 
 
-def _test_claims(annotation: Path) -> Iterator[Claim]:
+def _test_claims(annotation: Path) -> Iterator[_Claim]:
     """The same from the queries and positives of the smallest ``TestG`` file."""
     path, name = next(iter(_protocol_files(annotation).values()))
     for index, row in enumerate(read_protocol(path, name)):
@@ -122,7 +122,7 @@ def _test_claims(annotation: Path) -> Iterator[Claim]:
                 yield image, _one(box, where), number
 
 
-def _identities(claims: Iterable[Claim]) -> tuple[dict[str, dict[tuple[int, ...], int]], int]:
+def _identities(claims: Iterable[_Claim]) -> tuple[dict[str, dict[tuple[int, ...], int]], int]:
     """Image name -> box -> person, and how many boxes are claimed by more than one person."""
     identities: dict[str, dict[tuple[int, ...], int]] = {}
     conflicts = set()

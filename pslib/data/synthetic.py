@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -105,6 +106,13 @@ _worlds: dict[tuple[str, str], World] = {}
 
 def _start_worker(worlds: dict[tuple[str, str], World]) -> None:
     _worlds.update(worlds)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Workers of a killed parent would wait for work for ever, and with them the lock on the set that they inherited.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _draw_for(key: tuple[str, str], batch: Batch) -> int:

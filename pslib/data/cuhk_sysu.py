@@ -41,7 +41,7 @@ def read_cuhk_sysu(root: Path, split: str, bad_boxes: str = "raise") -> PersonSe
     frames = []
     for name in names:
         path = root / "Image" / "SSM" / name
-        corners = _corners(images[name], f"image {name} of {annotation / 'Images.mat'}")
+        corners = _corners(_checked(images[name], f"image {name} of {annotation / 'Images.mat'}"))
         known = identities.get(name, {})
         ids = np.array([known.get(tuple(box), UNLABELLED) for box in corners.tolist()], np.int64)
         unmatched -= len(known.keys() & set(map(tuple, corners.tolist())))
@@ -83,12 +83,17 @@ def _natural(name: str) -> tuple[int, str]:
     return int(digits or 0), name
 
 
-def _corners(boxes: Sequence[np.ndarray], where: str) -> np.ndarray:
-    """``[x, y, w, h]`` of any integer type -> ``[x1, y1, x2, y2]`` (N, 4) int64, right and bottom exclusive."""
+def _checked(boxes: Sequence[np.ndarray], where: str) -> Sequence[np.ndarray]:
+    """The same boxes; UserError if one is not four finite numbers."""
     for box in boxes:
         if box.size != 4 or box.dtype.kind not in "iuf" or not np.isfinite(box).all():
             numbers = box.ravel().tolist()
             raise UserError(f"{where} has the box {numbers}, not four numbers [x, y, w, h]: restore the file.")
+    return boxes
+
+
+def _corners(boxes: Iterable[np.ndarray]) -> np.ndarray:
+    """``[x, y, w, h]`` of any integer type -> ``[x1, y1, x2, y2]`` (N, 4) int64, right and bottom exclusive."""
     corners = np.array([box.ravel() for box in boxes]).reshape(-1, 4).astype(np.int64)
     corners[:, 2:] += corners[:, :2]
     return corners
@@ -134,7 +139,7 @@ def _identities(claims: Iterable[_Claim]) -> tuple[dict[str, dict[tuple[int, ...
 
 
 def _one(box: np.ndarray, where: str) -> tuple[int, ...]:
-    return tuple(_corners([box], where)[0].tolist())
+    return tuple(_corners(_checked([box], where))[0].tolist())
 
 
 def _person_number(name: str, where: str) -> int:
@@ -183,7 +188,7 @@ class _Protocols(Mapping[str, Protocol]):
         return self.read[name]
 
     def _box(self, box: np.ndarray, frame: int, where: str) -> np.ndarray:
-        return self.checker.one(_corners([box], where)[0], self.frames[frame].path, where)
+        return self.checker.one(_corners(_checked([box], where))[0], self.frames[frame].path, where)
 
     def _pair(self, row: ProtocolRow, where: str) -> tuple[Query, Gallery]:
         strange = next((name for name in (row.image, *row.gallery) if name not in self.numbers), None)

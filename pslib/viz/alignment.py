@@ -121,7 +121,8 @@ def rows_figure(
             at, side = (value.high + 0.02 * span, "left")
             if value.high + 0.35 * span > end:
                 at, side = (value.low - 0.02 * span, "right")
-            behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if gains else None  # not crossed by the line
+            # The line at 0 must not cross a number.
+            behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if gains else None
             ax.text(at, place, told, fontsize=8, va="center", ha=side, bbox=behind)
         if gains:
             ax.axvline(0, color="black", lw=0.9)

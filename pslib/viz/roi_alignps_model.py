@@ -104,7 +104,7 @@ def roi_alignps_figure(model: RoiAlignPS, size: tuple[int, int] = (144, 224)) ->
     draw_arrow(ax, (88, 14), (93, 15.5))
     draw_arrow(ax, (92, 27), (97, 24))
     if "proposals" in shapes:
-        words = "RPN, only in\ntraining: proposals"
+        words = "RPN: proposals,\nonly in training"
         draw_block(ax, 33, 40, 13, 9.5, words, shapes["proposals"], DETECTION, dashed=True)
         draw_arrow(ax, (26, 29), (33, 42))
         ax.annotate("", (54, 37), (46, 43), arrowprops={"arrowstyle": "-|>", "color": "#555555", "ls": "--"})

@@ -14,6 +14,7 @@ from PIL import Image
 from toy_sets import toy_model as training_model
 from toy_sets import toy_split
 
+from pslib.data import loading
 from pslib.data.annotations import PersonSearchSet
 from pslib.errors import UserError
 from pslib.evaluation import cache
@@ -145,6 +146,7 @@ def test_the_code_of_every_module_that_a_model_imports_counts(family):
     names = {module.__name__ for module in cache._PATH_OF_A_PIXEL}
     used = re.findall(r"^from (pslib\.(?:models|ops)[\w.]*) import", inspect.getsource(inspect.getmodule(family)), re.M)
     assert used and set(used) <= names
+    assert inspect.getmodule(loading.to_pixels).__name__ in names, "how a file is decoded counts, too"
 
 
 def test_frames_boxes_ids_size_and_code_count(monkeypatch, tmp_path):

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from pslib import ops, paths
-from pslib.data import loading, transforms
+from pslib.data import loading, pictures, transforms
 from pslib.data.annotations import PersonSearchSet
 from pslib.data.layouts import write_bytes
 from pslib.errors import UserError
@@ -54,9 +54,9 @@ __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
 _PATH_OF_A_PIXEL = (
-    loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps, assignment,
-    proposals, reid_heads, two_stage_config, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet, fast,
-    gallery,
+    pictures, loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps,
+    assignment, proposals, reid_heads, two_stage_config, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet,
+    fast, gallery,
 )  # fmt: skip
 _MEMORIES = frozenset({"memory", "centers"})  # modules that training alone reads, of the model or of a branch
 _END_BYTES = 16384  # read at either end of an image file

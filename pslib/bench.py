@@ -184,7 +184,7 @@ def activation_bytes(network: "nn.Module", input_shape: Sequence[int]) -> tuple[
 
 
 def run(what: str = "all") -> None:
-    """Print the figures of ``what``: "deform-conv", "evaluator", "browser", "center-loss" or "all"."""
+    """Print the figures of ``what``: "deform-conv", "evaluator", "browser", "scene", "center-loss" or "all"."""
     if what in ("deform-conv", "all"):
         _print_deform_conv()
     if what in ("evaluator", "all"):
@@ -195,6 +195,10 @@ def run(what: str = "all") -> None:
         from pslib.evaluation.benchmark import benchmark_ranking
 
         benchmark_ranking()
+    if what in ("scene", "all"):
+        from pslib.data.benchmark import benchmark_scenes
+
+        benchmark_scenes()
     if what in ("center-loss", "all"):
         # Last: its table of 2 GB would count in the peak memory that the evaluator's benchmark reads.
         _print_center_loss()

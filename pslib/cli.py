@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="measure the speed ratios that README names")
     bench.add_argument("what", nargs="?", default="all",
-                       choices=("deform-conv", "evaluator", "browser", "center-loss", "cost", "all"))
+                       choices=("deform-conv", "evaluator", "browser", "scene", "center-loss", "cost", "all"))
     cost = bench.add_argument_group("cost", "what an image costs each model (AlignPS, Table IX); not part of all")
     cost.add_argument("--size", default="1500x900", metavar="WxH", help="px of the image (default: 1500x900)")
     cost.add_argument("--boxes", type=int, nargs="+", default=[6, 100, 20], metavar="N",

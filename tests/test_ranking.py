@@ -1,6 +1,5 @@
 """Rankings told rank by rank, against plain loops, values worked by hand, and the evaluator that makes the tables."""
 
-import time
 
 import numpy as np
 import pytest
@@ -278,17 +277,16 @@ def test_a_ranking_with_a_wrong_verdict_would_be_seen():
     assert ranking.verdict != verdicts and not np.allclose(ranking.running_ap, running)
 
 
-def test_a_gallery_of_1000_images_is_ranked_in_a_fraction_of_a_second():
-    """Loose here, where other tests share the cores; ``pslib bench browser`` measures the bar."""
+def test_a_gallery_of_1000_images_is_ranked_whole():
     rng = np.random.default_rng(0)
     frames = frames_of([[(BOX, HER), (BOX + 100, OTHER)]] * 1000)
     number = np.repeat(np.arange(1000), 7)
     boxes = rng.uniform(0, 100, (7000, 4)).astype(np.float32)
     boxes[:, 2:] = boxes[:, :2] + 40
     world = gallery(number, boxes, rng.uniform(0, 1, 7000), rng.standard_normal((7000, 48)))
-    start = time.process_time()
     ranking = rank(world, rng.standard_normal(48), frames=frames, person_id=HER, query_frame=0)
-    assert time.process_time() - start < 1.0 and isinstance(ranking, Ranking) and len(ranking) == 6993
+    assert isinstance(ranking, Ranking) and len(ranking) == 6993
+    assert (np.diff(ranking.similarity) <= 0).all() and set(ranking.detection.tolist()) == set(range(7, 7000))
 
 
 def test_the_benchmark_says_what_it_measured(capsys):

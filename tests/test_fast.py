@@ -55,13 +55,24 @@ def test_folded_normalisations_change_nothing(name, stages, folds):
     ("deformable", "deformable", "concat"), ("conv", "deformable", "concat"), ("deformable", "conv", "concat"),
     ("deformable", "deformable", "sum"),
 ])  # fmt: skip
-def test_a_neck_that_enlarges_products(levels, lateral, output, topdown):
+def test_a_prepared_neck(levels, lateral, output, topdown):
     """Also where a map is not twice the next: 7 cells from 4."""
-    plain = AlignedFeatureAggregation((8, 12, 16), 6, levels, lateral, output, topdown)
-    busy(plain)
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neck = AlignedFeatureAggregation((8, 12, 16), 6, levels, lateral, output, topdown)
+
+        def forward(self, maps):
+            return self.neck(maps)
+
+    plain = busy(Wide())
     maps = [torch.rand(2, width, *size) for width, size in ((8, (14, 7)), (12, (7, 4)), (16, (4, 2)))]
+    prepared = prepare(plain)
+    replaced = [layer for layer in prepared.modules() if isinstance(layer, fast._ProjectingConv)]
+    assert len(replaced) == len(levels) * (output == "deformable") + 3 * (lateral == "deformable")
     with torch.no_grad():
-        for got, want in zip(fast._ProjectingNeck(plain)(maps), plain(maps), strict=True):
+        for got, want in zip(prepared(maps), plain(maps), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
@@ -110,9 +121,9 @@ def test_trained_models_find_the_same_people(name, precision, device):
 def test_a_fault_is_noticed(monkeypatch):
     """Maps enlarged to the wrong place, and a normalisation folded without its shift."""
     plain, (image, _) = load_model(paths.weights_dir() / "alignps-long-cuhk-sysu.safetensors").eval(), scene()
-    right = fast._enlarged
+    right = fast.project_concatenated
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
-        patch.setattr(fast, "_enlarged", lambda x, size: right(x, size).roll(1, dims=3))
+        patch.setattr(fast, "project_concatenated", lambda maps, weight: right(maps, weight).roll(1, dims=2))
         agree(plain, prepare(plain), image, TOLERANCES["bfloat16"])
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
         fold = fast._fold

@@ -311,6 +311,21 @@ def test_backward_may_be_asked_for_twice_but_not_through_itself():
         again.sum().backward()
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_sampled_products_need_no_order_and_no_different_columns(data):
+    """PyTorch promises its sampled product for sorted, different columns only; ours are neither."""
+    outputs, entries, rows, width = (data.draw(st.integers(1, 6)) for _ in range(4))
+    index = data.draw(st.lists(st.integers(0, rows - 1), min_size=outputs * entries, max_size=outputs * entries))
+    kind = data.draw(st.sampled_from((torch.int32, torch.int64)))
+    index, bounds = torch.tensor(index, dtype=kind), torch.arange(0, outputs * entries + 1, entries, dtype=kind)
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n, width, generator=generator, dtype=torch.float64) for n in (outputs, rows))
+    found = pslib.ops._sampled_products(left, right, index, bounds)
+    expected = [float(left[n // entries] @ right[row]) for n, row in enumerate(index.tolist())]
+    assert found.tolist() == pytest.approx(expected)
+
+
 def test_wide_indices_compute_the_same(monkeypatch):
     case = make_case(*CASE)
     narrow = values_and_gradients(deform_conv2d, *case)

@@ -3,9 +3,8 @@
 :func:`prepare` copies a model and changes how the copy computes, not what:
 
 * batch normalisations of the backbone, constants in evaluation, are folded into the convolutions before them;
-* on a CPU, deformable convolutions multiply before they gather, and a neck that concatenates enlarged maps (AlignPS,
-  Sec. III-B2) multiplies each map at its own size and enlarges the *product*: both steps are linear, a cell of P5 is
-  16 cells of P3, and 15 of these 16 products need not be made;
+* on a CPU, deformable convolutions multiply before they gather, those that read concatenated maps of several sizes
+  (AlignPS, Sec. III-B2) each map at its own size (:mod:`pslib.models.merging`), and do it in ``precision``;
 * activations lie channels-last, no graph is kept, and ``precision`` is that of the large convolutions and products.
   Layers that read a few numbers out of many channels (scores, boxes, sampling offsets) stay in float32, where they
   cost next to nothing: in bfloat16 a box 100 px wide would be off by half a pixel.
@@ -21,13 +20,12 @@ from collections.abc import Callable, Sequence
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from pslib.errors import require_choice
-from pslib.models.neck import AlignedFeatureAggregation
-from pslib.ops import DeformableConv2d, project_taps, sample_projected
+from pslib.models.merging import project_concatenated
+from pslib.ops import DeformableConv2d, sample_projected
 
 __all__ = ["PRECISIONS", "TOLERANCES", "Prepared", "fold_batch_norms", "prepare"]
 
@@ -77,8 +75,6 @@ def prepare(model: nn.Module, precision: str = "float32") -> Prepared:
     on_cpu = next(fast.parameters()).device.type == "cpu"
 
     def better(layer: nn.Module) -> nn.Module:
-        if isinstance(layer, AlignedFeatureAggregation) and on_cpu:
-            return _ProjectingNeck(layer)
         if isinstance(layer, DeformableConv2d):
             return _ProjectingConv(layer) if on_cpu and _can_project(layer) else layer
         return _FullPrecision(layer) if PRECISIONS[precision] and _is_readout(layer) else layer
@@ -152,7 +148,7 @@ def _can_project(layer: DeformableConv2d) -> bool:
 
 
 class _ProjectingConv(nn.Module):
-    """A deformable convolution of one map, or of several that would be concatenated, fine to coarse."""
+    """A deformable convolution of one map, or of several that would be concatenated, its products in ``precision``."""
 
     def __init__(self, layer: DeformableConv2d):
         super().__init__()
@@ -161,53 +157,7 @@ class _ProjectingConv(nn.Module):
     def forward(self, *maps: Tensor) -> Tensor:
         """(B, C_i, H_i, W_i), each enlarged to the size of the one before it, to (B, D, H, W) of the first."""
         layer = self.layer
-        offset, mask = layer.predict_offsets(_concatenated(maps))
-        weights = layer.weight.split([x.shape[1] for x in maps], dim=1)
-        total = None
-        for x, weight in zip(reversed(maps), reversed(weights), strict=True):  # coarse to fine
-            batch, channels, height, width = x.shape
-            rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
-            part = project_taps(rows, weight).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
-            total = part if total is None else part.add_(_enlarged(total, x.shape[-2:]))
-        out = sample_projected(total.permute(0, 2, 3, 1), offset, mask, tuple(layer.weight.shape[-2:]))
+        offset, mask = (layer.merged_offsets(maps), None) if len(maps) > 1 else layer.predict_offsets(*maps)
+        projected = project_concatenated(maps, layer.weight)
+        out = sample_projected(projected, offset, mask, tuple(layer.weight.shape[-2:]))
         return out if layer.bias is None else out + layer.bias[:, None, None]
-
-
-class _ProjectingNeck(nn.Module):
-    """:class:`AlignedFeatureAggregation` that enlarges products instead of multiplying what is enlarged."""
-
-    def __init__(self, neck: AlignedFeatureAggregation):
-        super().__init__()
-        self.neck = neck
-        for layers in (neck.lateral, neck.output):
-            _replace(layers, lambda layer: _ProjectingConv(layer) if _projects(layer) else layer)
-
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        neck = self.neck
-        if not neck.concat:
-            return neck(maps)
-        parts = [lateral(level) for lateral, level in zip(neck.lateral, maps, strict=True)]  # C3, C4, C5
-        found = []
-        for level in neck.levels:
-            given, output = parts[("P3", "P4", "P5").index(level) :], neck.output[level]
-            if isinstance(output, _ProjectingConv):
-                found.append(output(*given))
-            else:
-                found.append(output(_concatenated(given)))
-        return found
-
-
-def _projects(layer: nn.Module) -> bool:
-    return isinstance(layer, DeformableConv2d) and _can_project(layer)
-
-
-def _concatenated(maps: Sequence[Tensor]) -> Tensor:
-    """What the neck concatenates on its way from the coarsest of ``maps`` (the last) to the finest."""
-    merged = maps[-1]
-    for fine in reversed(maps[:-1]):
-        merged = torch.cat([fine, _enlarged(merged, fine.shape[-2:])], dim=1)
-    return merged
-
-
-def _enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, size=tuple(size), mode="nearest")

@@ -11,11 +11,10 @@ AFA changes three things, and Table II of the paper is these three arguments::
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pslib.errors import UserError, require_choice
+from pslib.models.merging import MergingConv2d, concatenated, enlarged
 from pslib.ops import DeformableConv2d
 
 __all__ = ["LEVELS", "AlignedFeatureAggregation"]
@@ -53,28 +52,39 @@ class AlignedFeatureAggregation(nn.Module):
                 f"the neck reads C3, C4 and C5, but the backbone has {len(in_channels)} maps: choose tiny or a ResNet."
             )
         self.concat = topdown == "concat"
+        self.enlarges_products = self.concat and output == "deformable"
         self.lateral = nn.ModuleList(_convolution(lateral, width, channels, 1) for width in in_channels)
         # With concatenation the maps grow on the way down: P5 reads one part, P4 two, P3 three.
         parts = {"P5": 1, "P4": 2, "P3": 3} if self.concat else dict.fromkeys(LEVELS, 1)
         self.output = nn.ModuleDict(
-            {level: _convolution(output, parts[level] * channels, channels, 3) for level in self.levels}
+            {
+                level: MergingConv2d(parts[level] * channels, channels)
+                if self.enlarges_products
+                else _convolution(output, parts[level] * channels, channels, 3)
+                for level in self.levels
+            }
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """C3, C4, C5, each (B, its width, H/stride, W/stride), to a map (B, channels, H/stride, W/stride) a level."""
+        if self.enlarges_products:
+            reduced = self._reduce(maps)
+            return [self.output[level](*reduced[LEVELS.index(level) :]) for level in self.levels]
         merged = self.merge(maps)
         return [self.output[level](merged[level]) for level in self.levels]
 
     def merge(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """C3, C4, C5 brought together from the top down: what each output convolution reads."""
-        c3, c4, c5 = (lateral(level) for lateral, level in zip(self.lateral, maps, strict=True))
+        c3, c4, c5 = self._reduce(maps)
         p4 = self._merge(c4, c5)
         return {"P5": c5, "P4": p4, "P3": self._merge(c3, p4)}
 
+    def _reduce(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [lateral(level) for lateral, level in zip(self.lateral, maps, strict=True)]
+
     def _merge(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """One top-down step: enlarge ``coarse`` to ``fine``'s size, then add or concatenate."""
-        enlarged = F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
-        return torch.cat([fine, enlarged], dim=1) if self.concat else fine + enlarged
+        return concatenated((fine, coarse)) if self.concat else fine + enlarged(coarse, fine.shape[-2:])
 
 
 def _convolution(kind: str, in_channels: int, out_channels: int, plain_size: int) -> nn.Module:

@@ -1,0 +1,119 @@
+"""Maps of several sizes brought together as AlignPS's neck does it, and a convolution that spares itself the copies.
+
+AFA (AlignPS, Sec. III-B2) enlarges a coarse map to the size of the next finer one, lays both beside each other, and
+does so again.  A convolution over the result, deformable or not, may multiply every cell by its kernel before it adds
+up what its taps read (:mod:`pslib.ops`); that and enlarging by copies may be done in either order.  A cell of P5 is 16
+cells of P3: multiplied before it is enlarged, 15 of these 16 products need not be made, more than half of all for three
+maps of equal width.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import has_torch_function
+
+from pslib.ops import DeformableConv2d, project_taps, sample_projected
+
+__all__ = ["MergingConv2d", "concatenated", "enlarged", "fold_taps", "project_concatenated"]
+
+
+def enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, H, W) to (B, C, *size) by copies, the nearest cell."""
+    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, size=tuple(size), mode="nearest")
+
+
+def concatenated(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (B, C_i, H_i, W_i), fine to coarse, to (B, sum of C_i, H_0, W_0): from the last on, enlarged, laid beside.
+
+    >>> concatenated([torch.zeros(1, 2, 4, 6), torch.zeros(1, 3, 2, 3), torch.zeros(1, 5, 1, 2)]).shape
+    torch.Size([1, 10, 4, 6])
+    """
+    merged = maps[-1]
+    for fine in reversed(maps[:-1]):
+        merged = torch.cat([fine, enlarged(merged, fine.shape[-2:])], dim=1)
+    return merged
+
+
+def project_concatenated(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """:func:`pslib.ops.project_taps` of ``concatenated(maps)``, each map multiplied at its own size.
+
+    ``weight`` (D, sum of C_i, kh, kw).  Returns (B, H_0, W_0, kh * kw * D).
+    """
+    total = None
+    weights = weight.split([x.shape[1] for x in maps], dim=1)
+    for x, own in zip(reversed(maps), reversed(weights), strict=True):  # coarse to fine
+        batch, channels, height, width = x.shape
+        rows = project_taps(x.permute(0, 2, 3, 1).reshape(-1, channels), own)
+        if total is not None:
+            rows.add_(enlarged(total, (height, width)).permute(0, 2, 3, 1).reshape(rows.shape))
+        total = rows.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+    return total.permute(0, 2, 3, 1)
+
+
+def fold_taps(projected: Tensor, kernel: tuple[int, int]) -> Tensor:
+    """The second half of an ordinary convolution of "same" padding and stride 1: what each tap reads, added up.
+
+    ``projected`` (B, H, W, kh * kw * D) holds :func:`pslib.ops.project_taps` of every cell; kh and kw are odd.  Returns
+    (B, D, H, W).
+    """
+    return _FoldTaps.apply(projected, kernel).permute(0, 3, 1, 2)
+
+
+class _FoldTaps(torch.autograd.Function):
+    """Shifted sums, and backward shifted copies: autograd would keep a graph of nine additions in place."""
+
+    @staticmethod
+    def forward(ctx, projected: Tensor, kernel: tuple[int, int]) -> Tensor:
+        ctx.kernel = kernel
+        batch, height, width, columns = projected.shape
+        taps = projected.reshape(batch, height, width, math.prod(kernel), -1)
+        total = taps.new_zeros(batch, height + kernel[0] - 1, width + kernel[1] - 1, taps.shape[-1])
+        for tap, (down, right) in enumerate(_shifts(kernel)):
+            total[:, down : down + height, right : right + width] += taps[:, :, :, tap]
+        return total[:, kernel[0] // 2 :, kernel[1] // 2 :][:, :height, :width]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        batch, height, width, channels = grad.shape
+        rows, columns = (size // 2 for size in ctx.kernel)
+        padded = F.pad(grad, (0, 0, columns, columns, rows, rows))
+        taps = grad.new_empty(batch, height, width, math.prod(ctx.kernel), channels)
+        for tap, (down, right) in enumerate(_shifts(ctx.kernel)):
+            taps[:, :, :, tap] = padded[:, down : down + height, right : right + width]
+        return taps.flatten(3), None
+
+
+def _shifts(kernel: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Where in a padded map the cells go that each tap reads: a tap above reads for the cell below it."""
+    return itertools.product(reversed(range(kernel[0])), reversed(range(kernel[1])))
+
+
+class MergingConv2d(DeformableConv2d):
+    """A deformable convolution, v1 without bias and of stride 1, of maps that are to be concatenated.
+
+    >>> layer = MergingConv2d(8, 4)
+    >>> layer(torch.zeros(1, 3, 4, 6), torch.zeros(1, 5, 2, 3)).shape
+    torch.Size([1, 4, 4, 6])
+    """
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """(B, C_i, H_i, W_i), fine to coarse, to (B, out_channels, H_0, W_0): that of ``concatenated(maps)``."""
+        # On a GPU torchvision's kernel reads the whole; and whoever counts operators is to see this one.
+        if len(maps) == 1 or maps[0].device.type != "cpu" or has_torch_function(maps):
+            return super().forward(concatenated(maps))
+        offset = self.merged_offsets(maps)
+        with torch.autocast("cpu", enabled=False):  # as deform_conv2d
+            projected = project_concatenated([x.to(self.weight.dtype) for x in maps], self.weight)
+        return sample_projected(projected, offset, None, tuple(self.weight.shape[-2:])).to(maps[0].dtype)
+
+    def merged_offsets(self, maps: Sequence[Tensor]) -> Tensor:
+        """``predict_offsets(concatenated(maps))``, (B, 2 * K, H_0, W_0), with each map multiplied at its own size."""
+        layer = self.conv_offset
+        with torch.autocast(maps[0].device.type, enabled=False):
+            projected = project_concatenated([x.to(layer.weight.dtype) for x in maps], layer.weight)
+            return fold_taps(projected, layer.kernel_size) + layer.bias[:, None, None]

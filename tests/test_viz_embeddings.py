@@ -81,7 +81,7 @@ def test_panels_hold_every_point_once_and_the_numbers_in_their_titles():
     features, labels = clouds()
     points = draw.pca(features)
     note = draw.described(features, labels, points, "euclidean", 3)
-    panels = {"one": draw.Panel(points, draw.by_person(labels), note), "two": draw.Panel(points, draw.by_group(labels))}
+    panels = {name: draw.Panel(points, draw.by_person(labels), text) for name, text in (("one", note), ("two", ""))}
     fig = draw.panels_figure(panels, 4, legend=True)
     first, second = fig.axes
     assert first.get_title() == f"one\n{note}" and second.get_title() == "two"
@@ -89,6 +89,8 @@ def test_panels_hold_every_point_once_and_the_numbers_in_their_titles():
     np.testing.assert_allclose(first.collections[1].get_offsets(), points[labels == 1])
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["person 1", "person 2", "person 3"]
     assert note in draw.panels_alt(panels) and draw.panels_alt(panels).endswith("; two")
+    with pytest.raises(UserError, match="one legend cannot name different groups"):
+        draw.panels_figure(panels | {"two": draw.Panel(points, draw.by_group(labels))}, legend=True)
 
 
 def test_no_title_runs_into_the_next_panels():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.ops import roi_pool
 
+from pslib.errors import UserError
 from pslib.models.two_stage import TwoStage, TwoStageConfig
 from pslib.viz import two_stage as pictures
 from pslib.viz.two_stage_model import two_stage_figure, two_stage_shapes
@@ -37,6 +38,9 @@ def test_anchors_count_their_labels_and_draw_the_positive_ones():
     assert legend == ["person: 2", "background (no mark): 45", "ignored: 1"]
     drawn = {line.get_label().split(":")[0]: len(line.get_xdata()) for line in ax.lines}
     assert drawn == {"person": 2, "background (no mark)": 0, "ignored": 0}  # a cell is drawn once, as its best anchor
+    twice = anchors.repeat(1, 1, 2, 1), labels.repeat(1, 1, 2)
+    fig = pictures.anchors_figure(IMAGE, *twice, torch.ones(1, 4), (2, 3), 8)
+    assert len(fig.axes[0].patches) == 4 + 1 + 4
 
 
 def test_objectness_has_a_panel_a_map_and_one_for_the_proposals():
@@ -74,6 +78,8 @@ def test_rss_shows_own_class_background_and_drawn_classes_apart():
     assert list(own.get_xdata()) == [1, 2] and list(background.get_xdata()) == [7, 7]
     assert sorted(drawn.get_xdata()) == [0, 4]
     assert [line.get_label() for line in fig.axes[1].lines] == ["full", "sampled"]
+    with pytest.raises(UserError, match="4 pushes cannot be told apart"):
+        pictures.rss_figure(chosen, [1, 2], {name: np.full(6, 0.1) for name in "abcd"})
 
 
 def test_shapes_are_those_of_one_training_step_and_the_model_stays_as_it_was():

@@ -144,7 +144,10 @@ def described(features: np.ndarray, labels: np.ndarray, points: np.ndarray, simi
 def panels_figure(
     panels: Mapping[str, Panel], columns: int = 4, *, legend: bool = False, size: float = 13.0, width: float = 9.0
 ) -> Figure:
-    """Small multiples: equal aspect, no ticks (the axes have no unit), each panel on a ruler of its own."""
+    """Small multiples: equal aspect, no ticks (the axes have no unit), each panel on a ruler of its own.
+
+    One ``legend`` below names the groups of all panels; UserError where they have different ones.
+    """
     columns = max(1, min(columns, len(panels)))
     rows = -(-len(panels) // columns)
     side = width / columns
@@ -155,7 +158,9 @@ def panels_figure(
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     if legend:
-        names = next(iter(panels.values())).groups.names
+        names, *others = dict.fromkeys(panel.groups.names for panel in panels.values())
+        if others:
+            raise UserError("one legend cannot name different groups: give all panels the same, or leave it out.")
         fig.legend(handles=legend_handles(names), loc="outside lower center", ncols=min(len(names), 5), fontsize=8,
                    frameon=False)  # fmt: skip
     _fit_titles(axes.flat[: len(panels)])

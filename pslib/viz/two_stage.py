@@ -3,6 +3,7 @@
 The drawings of notebook 08; IAN's Figs. 1 and 3 are among them.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from pslib.errors import UserError
 from pslib.viz.figures import PALETTE, draw_boxes, image_grid, new_figure, to_array
 
 __all__ = ["LABELS", "anchors_figure", "objectness_figure", "ranked_frames_figure", "roi_figure", "rss_figure"]
@@ -47,6 +49,7 @@ def anchors_figure(
 
     ``anchors`` (H, W, A, 4) xyxy px, ``labels`` (H, W, A) with the keys of :data:`LABELS`, ``truth`` (N, 4), ``cell``
     (row, column).  A cell's mark is that of the best of its anchors: a person before an ignored one before background.
+    A fourth anchor of the cell is drawn as the first is.
     """
     picture = to_array(image)
     sides = _around(truth, picture)
@@ -63,9 +66,8 @@ def anchors_figure(
                 label=f"{word}{note}: {int((labels == value).sum())}", zorder=4 if value == 1 else 2)  # fmt: skip
     draw_boxes(ax, anchors[labels == 1], color=LABELS[1][0], linewidth=0.9)
     draw_boxes(ax, truth, color="black", linewidth=2)
-    for one, (color, line) in zip(
-        anchors[cell], ((PALETTE["blue"], "-"), (PALETTE["purple"], "--"), (PALETTE["orange"], ":")), strict=False
-    ):
+    styles = itertools.cycle(((PALETTE["blue"], "-"), (PALETTE["purple"], "--"), (PALETTE["orange"], ":")))
+    for one, (color, line) in zip(anchors[cell], styles, strict=False):
         draw_boxes(ax, one[None], color=color, linestyle=line, linewidth=2.2)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, fontsize=7.5, frameon=False)
     ax.set(xticks=[], yticks=[], xlim=(sides[0], sides[2]), ylim=(sides[3], sides[1]))
@@ -162,7 +164,7 @@ def rss_figure(chosen: Any, own: Sequence[int], pushes: Mapping[str, Any]) -> Fi
     """Left: which classes each row's softmax holds.  Right: the push on every rival class, full and sampled.
 
     ``chosen`` (N, C) bool, the last column is background; ``own`` (N,) true classes; ``pushes`` name -> (C,) the
-    gradient on the logits of one row.
+    gradient on the logits of one row, at most three.
     """
     chosen = np.asarray(chosen)
     rows, classes = chosen.shape
@@ -179,6 +181,8 @@ def rss_figure(chosen: Any, own: Sequence[int], pushes: Mapping[str, Any]) -> Fi
     left.legend(fontsize=7.5, ncols=3, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     styles = ((PALETTE["black"], "-"), (PALETTE["vermillion"], "--"), (PALETTE["blue"], ":"))
     order = np.argsort(-np.asarray(next(iter(pushes.values()))))
+    if len(pushes) > len(styles):
+        raise UserError(f"{len(pushes)} pushes cannot be told apart here: give at most {len(styles)}.")
     for (name, push), (color, line) in zip(pushes.items(), styles, strict=False):
         right.plot(np.asarray(push)[order], color=color, ls=line, lw=1.8, label=name)
     right.set_yscale("log")

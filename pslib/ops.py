@@ -19,6 +19,7 @@ offsets and of the mask.  ``pslib bench deform-conv`` prints the speed beside to
 
 import math
 import warnings
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -179,7 +180,7 @@ def sample_projected(projected: Tensor, offset: Tensor, mask: Tensor | None, ker
         if mask is not None:
             share = share * mask.to(dtype).reshape(batch, 1, taps, cells).permute(0, 3, 2, 1).unsqueeze(-1)
         out = _gather(projected.to(dtype), columns // taps, index, share, cells)
-    return out.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+    return out.reshape(batch, height, width, columns // taps).permute(0, 3, 1, 2)
 
 
 def _gather(projected: Tensor, out_channels: int, index: Tensor, share: Tensor, cells_in: int) -> Tensor:
@@ -267,11 +268,18 @@ def _sampled_products(left: Tensor, right: Tensor, index: Tensor, bounds: Tensor
     each = len(index) // len(left)
     if len(right) < each:
         right = F.pad(right, (0, 0, 0, each - len(right)))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        size, values = (len(left), len(right)), left.new_zeros(len(index))
-        entries = torch.sparse_csr_tensor(bounds, index, values, size=size, check_invariants=False)
+    _expect_sparse_tensors()
+    size, values = (len(left), len(right)), left.new_zeros(len(index))
+    entries = torch.sparse_csr_tensor(bounds, index, values, size=size, check_invariants=False)
     return torch.sparse.sampled_addmm(entries, left, right.t(), beta=0.0).values()
+
+
+@lru_cache(maxsize=1)
+def _expect_sparse_tensors() -> None:
+    """Let PyTorch say here, unheard, what it says once in a process: that its sparse rows are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.eye(1).to_sparse_csr()
 
 
 class DeformableConv2d(nn.Module):

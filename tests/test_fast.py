@@ -119,7 +119,7 @@ def test_trained_models_find_the_same_people(name, precision, device):
 
 
 def test_a_fault_is_noticed(monkeypatch):
-    """Maps enlarged to the wrong place, and a normalisation folded without its shift."""
+    """Products moved by a cell, and a normalisation folded without its shift."""
     plain, (image, _) = load_model(paths.weights_dir() / "alignps-long-cuhk-sysu.safetensors").eval(), scene()
     right = fast.project_concatenated
     with monkeypatch.context() as patch, pytest.raises(AssertionError):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from pslib.evaluation.flops import count_flops
 from pslib.models import merging
 from pslib.models.merging import MergingConv2d, concatenated, enlarged, fold_taps, project_concatenated
 from pslib.models.neck import AlignedFeatureAggregation
@@ -130,27 +130,49 @@ def test_autocast_and_dtype_as_in_the_operator():
     torch.testing.assert_close(out, by_the_whole(layer)(*half), rtol=0.02, atol=0.05)
 
 
-def test_operations_are_counted_as_of_one_operator():
-    """The count is the operator's, not that of one way to compute it."""
-
-    class Model(nn.Module):
-        def __init__(self, layer):
+def test_whoever_looks_at_operators_sees_the_one_that_the_layer_is():
+    class Seen(TorchFunctionMode):
+        def __init__(self):
             super().__init__()
-            self.layer, self.project = layer, nn.Conv2d(3, 4, 1)
+            self.functions = []
 
-        def forward(self, images):
-            fine = self.project(images[0][None])
-            maps = [fine, F.avg_pool2d(fine, 2)]
-            return self.layer(*maps) if isinstance(self.layer, MergingConv2d) else self.layer(concatenated(maps))
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            self.functions.append(function)
+            return function(*args, **(kwargs or {}))
 
-    counts = [count_flops(Model(kind(8, 4)), [torch.rand(3, 8, 12)]) for kind in (MergingConv2d, DeformableConv2d)]
-    assert counts[0].total == counts[1].total > 0
+    layer, maps = busy(MergingConv2d(9, 5).double()), drawn_maps(SIZES[0])
+    with Seen() as seen:
+        watched = layer(*maps)
+    assert deform_conv2d in seen.functions
+    torch.testing.assert_close(watched, layer(*maps))
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-def test_offsets_are_those_of_the_concatenated_maps(sizes):
-    layer, maps = busy(MergingConv2d(9, 5).double()), drawn_maps(sizes)
-    torch.testing.assert_close(layer.merged_offsets(maps), layer.predict_offsets(concatenated(maps))[0])
+def test_without_gradients_it_is_the_layer_as_defined(monkeypatch):
+    """What prepared models are held against must not share their short cut."""
+    layer, maps = busy(MergingConv2d(9, 5)), drawn_maps(SIZES[0], dtype=torch.float32)
+    monkeypatch.setattr(merging, "project_concatenated", lambda maps, weight: pytest.fail("a short cut"))
+    with torch.no_grad():
+        assert torch.equal(layer(*maps), DeformableConv2d.forward(layer, concatenated(maps)))
+
+
+def test_precision_is_that_of_the_maps():
+    layer, maps = busy(MergingConv2d(9, 5)), drawn_maps(SIZES[0])
+    out = layer(*maps)
+    assert out.dtype == torch.float64
+    whole = concatenated(maps)
+    offset = F.conv2d(whole, layer.conv_offset.weight.double(), layer.conv_offset.bias.double(), padding=1)
+    torch.testing.assert_close(out, deform_conv2d(whole, offset, layer.weight.double(), padding=1))
+
+
+def test_an_empty_batch_and_channels_that_do_not_fit():
+    layer = MergingConv2d(9, 5)
+    none = [torch.zeros(0, width, *size) for width, size in zip((3, 4, 2), SIZES[1], strict=True)]
+    out = layer(*none)
+    assert out.shape == (0, 5, 14, 7)
+    out.sum().backward()
+    assert layer.weight.grad.eq(0).all() and layer.conv_offset.weight.grad.eq(0).all()
+    with pytest.raises(ValueError, match=r"maps of \[3, 4\] channels do not fit"):
+        layer(*drawn_maps(SIZES[0])[:2])
 
 
 def test_one_map_is_an_ordinary_deformable_convolution():

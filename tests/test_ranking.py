@@ -1,6 +1,5 @@
 """Rankings told rank by rank, against plain loops, values worked by hand, and the evaluator that makes the tables."""
 
-
 import numpy as np
 import pytest
 import torch

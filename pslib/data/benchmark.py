@@ -18,8 +18,8 @@ __all__ = ["benchmark_scenes"]
 def benchmark_scenes(scenes: int = 40, people: int = 3, repeats: int = 5) -> dict[str, float]:
     """Time drawing scenes of 144 x 224 px with ``people`` people and one passer-by, compressing and reading them.
 
-    Prints one line and returns the medians over ``scenes``, each the best of ``repeats`` turns, in seconds of
-    processor time: "draw" (every figure in a size of its own, as in a set), "compress" (to JPEG), "read" (back).
+    Prints one line and returns the medians over ``scenes`` (at least 3: the noise of two is remembered), each the best
+    of ``repeats`` turns, in seconds of processor time: "draw", "compress" (to JPEG) and "read" (back).
     """
     drawn = []
     for seed in range(scenes):

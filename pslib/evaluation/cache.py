@@ -38,6 +38,7 @@ from pslib.models import (
     batching,
     deformable,
     fcos,
+    merging,
     nae,
     neck,
     norm_aware,
@@ -54,7 +55,7 @@ __all__ = ["cached_gallery", "gallery_key", "set_digest", "weights_digest"]
 
 # The modules between a file of pixels and an embedding: an edit of one makes stored galleries out of date.
 _PATH_OF_A_PIXEL = (
-    pictures, loading, transforms, batching, backbones, deformable, ops, neck, fcos, alignps_config, alignps,
+    pictures, loading, transforms, batching, backbones, deformable, ops, merging, neck, fcos, alignps_config, alignps,
     assignment, proposals, reid_heads, two_stage_config, two_stage, norm_aware, roi_branch, nae, roi_alignps, seqnet,
     fast, gallery,
 )  # fmt: skip

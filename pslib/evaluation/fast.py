@@ -3,8 +3,8 @@
 :func:`prepare` copies a model and changes how the copy computes, not what:
 
 * batch normalisations of the backbone, constants in evaluation, are folded into the convolutions before them;
-* on a CPU, deformable convolutions multiply before they gather, those that read concatenated maps of several sizes
-  (AlignPS, Sec. III-B2) each map at its own size (:mod:`pslib.models.merging`), and do it in ``precision``;
+* on a CPU, deformable convolutions multiply before they gather, in ``precision``; those that read concatenated maps of
+  several sizes (AlignPS, Sec. III-B2) multiply each map at its own size (:mod:`pslib.models.merging`);
 * activations lie channels-last, no graph is kept, and ``precision`` is that of the large convolutions and products.
   Layers that read a few numbers out of many channels (scores, boxes, sampling offsets) stay in float32, where they
   cost next to nothing: in bfloat16 a box 100 px wide would be off by half a pixel.
@@ -24,7 +24,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from pslib.errors import require_choice
-from pslib.models.merging import project_concatenated
+from pslib.models.merging import concatenated, project_concatenated
 from pslib.ops import DeformableConv2d, sample_projected
 
 __all__ = ["PRECISIONS", "TOLERANCES", "Prepared", "fold_batch_norms", "prepare"]
@@ -157,7 +157,7 @@ class _ProjectingConv(nn.Module):
     def forward(self, *maps: Tensor) -> Tensor:
         """(B, C_i, H_i, W_i), each enlarged to the size of the one before it, to (B, D, H, W) of the first."""
         layer = self.layer
-        offset, mask = (layer.merged_offsets(maps), None) if len(maps) > 1 else layer.predict_offsets(*maps)
+        offset, mask = layer.predict_offsets(concatenated(maps))
         projected = project_concatenated(maps, layer.weight)
         out = sample_projected(projected, offset, mask, tuple(layer.weight.shape[-2:]))
         return out if layer.bias is None else out + layer.bias[:, None, None]

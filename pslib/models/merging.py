@@ -4,7 +4,8 @@ AFA (AlignPS, Sec. III-B2) enlarges a coarse map to the size of the next finer o
 does so again.  A convolution over the result, deformable or not, may multiply every cell by its kernel before it adds
 up what its taps read (:mod:`pslib.ops`); that and enlarging by copies may be done in either order.  A cell of P5 is 16
 cells of P3: multiplied before it is enlarged, 15 of these 16 products need not be made, more than half of all for three
-maps of equal width.
+maps of equal width.  Training on a CPU does so, which spares an eighth of AlignPS's step, and so do prepared models
+(:mod:`pslib.evaluation.fast`); without gradients a layer computes what it is defined as, and they are held against it.
 """
 
 import itertools
@@ -41,17 +42,40 @@ def concatenated(maps: Sequence[Tensor]) -> Tensor:
 def project_concatenated(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
     """:func:`pslib.ops.project_taps` of ``concatenated(maps)``, each map multiplied at its own size.
 
-    ``weight`` (D, sum of C_i, kh, kw).  Returns (B, H_0, W_0, kh * kw * D).
+    ``weight`` (D, sum of C_i, kh, kw).  Returns (B, H_0, W_0, kh * kw * D).  Raises ValueError where the channels of
+    the maps are not those of the kernel.
     """
+    channels = [x.shape[1] for x in maps]
+    if sum(channels) != weight.shape[1]:
+        raise ValueError(f"maps of {channels} channels do not fit a kernel {tuple(weight.shape)}: give all it reads.")
     total = None
-    weights = weight.split([x.shape[1] for x in maps], dim=1)
-    for x, own in zip(reversed(maps), reversed(weights), strict=True):  # coarse to fine
-        batch, channels, height, width = x.shape
-        rows = project_taps(x.permute(0, 2, 3, 1).reshape(-1, channels), own)
-        if total is not None:
-            rows.add_(enlarged(total, (height, width)).permute(0, 2, 3, 1).reshape(rows.shape))
-        total = rows.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
-    return total.permute(0, 2, 3, 1)
+    for x, own in zip(reversed(maps), reversed(weight.split(channels, dim=1)), strict=True):  # coarse to fine
+        rows = project_taps(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), own)
+        fine = rows.reshape(len(x), *x.shape[-2:], rows.shape[1])
+        total = fine if total is None else _AddEnlarged.apply(fine, total)
+    return total
+
+
+class _AddEnlarged(torch.autograd.Function):
+    """``fine + enlarged(coarse)`` of maps (B, H, W, N), in the memory of ``fine``."""
+
+    @staticmethod
+    def forward(ctx, fine: Tensor, coarse: Tensor) -> Tensor:
+        ctx.size = coarse.shape
+        ctx.mark_dirty(fine)
+        batch, height, width, channels = coarse.shape
+        if fine.shape[1:3] == (2 * height, 2 * width):
+            fine.view(batch, height, 2, width, 2, channels).add_(coarse[:, :, None, :, None])
+            return fine
+        return fine.add_(enlarged(coarse.permute(0, 3, 1, 2), fine.shape[1:3]).permute(0, 2, 3, 1))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        batch, height, width, channels = ctx.size
+        turned, size = grad.permute(0, 3, 1, 2), (batch, channels, height, width)
+        summed = torch.ops.aten.upsample_nearest2d_backward(turned, list(grad.shape[1:3]), size) if batch else turned
+        return grad, summed.reshape(size).permute(0, 2, 3, 1)
 
 
 def fold_taps(projected: Tensor, kernel: tuple[int, int]) -> Tensor:
@@ -70,7 +94,7 @@ class _FoldTaps(torch.autograd.Function):
     def forward(ctx, projected: Tensor, kernel: tuple[int, int]) -> Tensor:
         ctx.kernel = kernel
         batch, height, width, columns = projected.shape
-        taps = projected.reshape(batch, height, width, math.prod(kernel), -1)
+        taps = projected.reshape(batch, height, width, math.prod(kernel), columns // math.prod(kernel))
         total = taps.new_zeros(batch, height + kernel[0] - 1, width + kernel[1] - 1, taps.shape[-1])
         for tap, (down, right) in enumerate(_shifts(kernel)):
             total[:, down : down + height, right : right + width] += taps[:, :, :, tap]
@@ -96,24 +120,29 @@ def _shifts(kernel: tuple[int, int]) -> Iterator[tuple[int, int]]:
 class MergingConv2d(DeformableConv2d):
     """A deformable convolution, v1 without bias and of stride 1, of maps that are to be concatenated.
 
+    Raises ValueError where ``in_channels`` are not the sum of the maps' channels.
+
     >>> layer = MergingConv2d(8, 4)
     >>> layer(torch.zeros(1, 3, 4, 6), torch.zeros(1, 5, 2, 3)).shape
     torch.Size([1, 4, 4, 6])
     """
 
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels)
+
     def forward(self, *maps: Tensor) -> Tensor:
         """(B, C_i, H_i, W_i), fine to coarse, to (B, out_channels, H_0, W_0): that of ``concatenated(maps)``."""
         # On a GPU torchvision's kernel reads the whole; and whoever counts operators is to see this one.
-        if len(maps) == 1 or maps[0].device.type != "cpu" or has_torch_function(maps):
-            return super().forward(concatenated(maps))
-        offset = self.merged_offsets(maps)
-        with torch.autocast("cpu", enabled=False):  # as deform_conv2d
-            projected = project_concatenated([x.to(self.weight.dtype) for x in maps], self.weight)
-        return sample_projected(projected, offset, None, tuple(self.weight.shape[-2:])).to(maps[0].dtype)
+        by_parts = torch.is_grad_enabled() and maps[0].device.type == "cpu" and not has_torch_function(maps)
+        return self._by_parts(maps) if by_parts and len(maps) > 1 else super().forward(concatenated(maps))
 
-    def merged_offsets(self, maps: Sequence[Tensor]) -> Tensor:
-        """``predict_offsets(concatenated(maps))``, (B, 2 * K, H_0, W_0), with each map multiplied at its own size."""
-        layer = self.conv_offset
-        with torch.autocast(maps[0].device.type, enabled=False):
-            projected = project_concatenated([x.to(layer.weight.dtype) for x in maps], layer.weight)
-            return fold_taps(projected, layer.kernel_size) + layer.bias[:, None, None]
+    def _by_parts(self, maps: Sequence[Tensor]) -> Tensor:
+        """Offsets and output, each map multiplied at its own size; the offsets' layer is read here, not called."""
+        kernel, offsets = tuple(self.weight.shape[-2:]), self.conv_offset
+        dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
+        with torch.autocast("cpu", enabled=False):  # in full precision, as deform_conv2d
+            given = [x.to(dtype) for x in maps]
+            offset = fold_taps(project_concatenated(given, offsets.weight.to(dtype)), kernel)
+            offset = offset + offsets.bias.to(dtype)[:, None, None]
+            out = sample_projected(project_concatenated(given, self.weight.to(dtype)), offset, None, kernel)
+        return out.to(maps[0].dtype)

@@ -52,14 +52,14 @@ class AlignedFeatureAggregation(nn.Module):
                 f"the neck reads C3, C4 and C5, but the backbone has {len(in_channels)} maps: choose tiny or a ResNet."
             )
         self.concat = topdown == "concat"
-        self.enlarges_products = self.concat and output == "deformable"
+        self.takes_parts = self.concat and output == "deformable"
         self.lateral = nn.ModuleList(_convolution(lateral, width, channels, 1) for width in in_channels)
         # With concatenation the maps grow on the way down: P5 reads one part, P4 two, P3 three.
         parts = {"P5": 1, "P4": 2, "P3": 3} if self.concat else dict.fromkeys(LEVELS, 1)
         self.output = nn.ModuleDict(
             {
                 level: MergingConv2d(parts[level] * channels, channels)
-                if self.enlarges_products
+                if self.takes_parts
                 else _convolution(output, parts[level] * channels, channels, 3)
                 for level in self.levels
             }
@@ -67,14 +67,14 @@ class AlignedFeatureAggregation(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """C3, C4, C5, each (B, its width, H/stride, W/stride), to a map (B, channels, H/stride, W/stride) a level."""
-        if self.enlarges_products:
+        if self.takes_parts:
             reduced = self._reduce(maps)
             return [self.output[level](*reduced[LEVELS.index(level) :]) for level in self.levels]
         merged = self.merge(maps)
         return [self.output[level](merged[level]) for level in self.levels]
 
     def merge(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """C3, C4, C5 brought together from the top down: what each output convolution reads."""
+        """C3, C4, C5 brought together from the top down: what each output convolution computes from."""
         c3, c4, c5 = self._reduce(maps)
         p4 = self._merge(c4, c5)
         return {"P5": c5, "P4": p4, "P3": self._merge(c3, p4)}

@@ -190,7 +190,7 @@ def _packed(found: GalleryEmbeddings, key: str) -> bytes:
 
 
 def _read(path: Path, key: str, num_frames: int) -> GalleryEmbeddings:
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # closed, whatever it turns out to be
         if str(stored["key"]) != key:
             raise UserError(f"it holds the gallery {stored['key']}")
         detections, ground_truth = (

@@ -203,7 +203,7 @@ def read_record(path: Path) -> Record:
     """
     try:
         info = json.loads(path.read_text())
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+        with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         found, needed = info["record_version"], {*NEEDED, *NEEDED_OF[info.get("status")]}
     except (OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:

@@ -51,31 +51,39 @@ def project_concatenated(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
     total = None
     for x, own in zip(reversed(maps), reversed(weight.split(channels, dim=1)), strict=True):  # coarse to fine
         rows = project_taps(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), own)
-        fine = rows.reshape(len(x), *x.shape[-2:], rows.shape[1])
-        total = fine if total is None else _AddEnlarged.apply(fine, total)
+        if total is not None:
+            rows = _AddEnlarged.apply(rows, total, x.shape[-2:])
+        total = rows.reshape(len(x), *x.shape[-2:], rows.shape[1])
     return total
 
 
 class _AddEnlarged(torch.autograd.Function):
-    """``fine + enlarged(coarse)`` of maps (B, H, W, N), in the memory of ``fine``."""
+    """``enlarged(coarse)`` added to ``rows`` in place: (B, h, w, N) to the cells (B * H * W, N) of a map of (H, W).
+
+    ``rows`` must be no view, or autograd copies it to keep track of what else looks at it.
+    """
 
     @staticmethod
-    def forward(ctx, fine: Tensor, coarse: Tensor) -> Tensor:
-        ctx.size = coarse.shape
-        ctx.mark_dirty(fine)
-        batch, height, width, channels = coarse.shape
-        if fine.shape[1:3] == (2 * height, 2 * width):
-            fine.view(batch, height, 2, width, 2, channels).add_(coarse[:, :, None, :, None])
-            return fine
-        return fine.add_(enlarged(coarse.permute(0, 3, 1, 2), fine.shape[1:3]).permute(0, 2, 3, 1))
+    def forward(ctx, rows: Tensor, coarse: Tensor, size: Sequence[int]) -> Tensor:
+        ctx.size, ctx.coarse = tuple(size), coarse.shape
+        ctx.mark_dirty(rows)
+        batch, height, width, columns = coarse.shape
+        if ctx.size == (2 * height, 2 * width):
+            rows.view(batch, height, 2, width, 2, columns).add_(coarse[:, :, None, :, None])
+        else:
+            rows.add_(enlarged(coarse.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1).reshape(rows.shape))
+        return rows
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        batch, height, width, channels = ctx.size
-        turned, size = grad.permute(0, 3, 1, 2), (batch, channels, height, width)
-        summed = torch.ops.aten.upsample_nearest2d_backward(turned, list(grad.shape[1:3]), size) if batch else turned
-        return grad, summed.reshape(size).permute(0, 2, 3, 1)
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        batch, height, width, columns = ctx.coarse
+        if batch == 0:
+            return grad, grad.new_zeros(ctx.coarse), None
+        turned = grad.reshape(batch, *ctx.size, columns).permute(0, 3, 1, 2)
+        size = (batch, columns, height, width)
+        summed = torch.ops.aten.upsample_nearest2d_backward(turned, list(ctx.size), list(size))
+        return grad, summed.permute(0, 2, 3, 1), None
 
 
 def fold_taps(projected: Tensor, kernel: tuple[int, int]) -> Tensor:

@@ -29,6 +29,7 @@ class AlignedFeatureAggregation(nn.Module):
     released code, no convolution here has a bias, a normalisation or an activation: what leaves the neck is a
     linear read-out, and AlignPS takes it as the embedding itself.
 
+    >>> import torch
     >>> neck = AlignedFeatureAggregation((32, 64, 128), 48, levels=("P3",))
     >>> maps = [torch.zeros(1, 32, 8, 8), torch.zeros(1, 64, 4, 4), torch.zeros(1, 128, 2, 2)]
     >>> [tuple(level.shape) for level in neck(maps)]

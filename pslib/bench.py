@@ -196,7 +196,7 @@ def run(what: str = "all") -> None:
 
         benchmark_ranking()
     if what in ("scene", "all"):
-        from pslib.data.benchmark import benchmark_scenes
+        from pslib.evaluation.benchmark import benchmark_scenes
 
         benchmark_scenes()
     if what in ("center-loss", "all"):

@@ -171,8 +171,9 @@ def test_an_empty_batch_and_channels_that_do_not_fit():
     assert out.shape == (0, 5, 14, 7)
     out.sum().backward()
     assert layer.weight.grad.eq(0).all() and layer.conv_offset.weight.grad.eq(0).all()
-    with pytest.raises(ValueError, match=r"maps of \[3, 4\] channels do not fit"):
-        layer(*drawn_maps(SIZES[0])[:2])
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), pytest.raises(ValueError, match=r"maps of \[3, 4\] channels do not"):
+            layer(*drawn_maps(SIZES[0])[:2])
 
 
 def test_one_map_is_an_ordinary_deformable_convolution():

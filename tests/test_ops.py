@@ -376,7 +376,7 @@ def test_bench_is_faster_and_prints_ratios(monkeypatch, capsys):
     assert small.both_ratio > 2
     monkeypatch.setattr("pslib.bench.bench_deform_conv", lambda: small)
     monkeypatch.setattr("pslib.evaluation.benchmark.benchmark_evaluator", lambda: print("evaluator too"))
-    monkeypatch.setattr("pslib.data.benchmark.benchmark_scenes", lambda: print("scenes too"))
+    monkeypatch.setattr("pslib.evaluation.benchmark.benchmark_scenes", lambda: print("scenes too"))
     monkeypatch.setattr("pslib.bench._print_center_loss", lambda: print("center loss too"))
     run("all")
     printed = capsys.readouterr().out

@@ -9,7 +9,7 @@ from toy_sets import toy_model, toy_split
 from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
 from pslib.data.loading import read_image
 from pslib.errors import UserError
-from pslib.evaluation.benchmark import benchmark_ranking
+from pslib.evaluation.benchmark import benchmark_ranking, benchmark_scenes
 from pslib.evaluation.detections import Detections
 from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.gallery import GalleryEmbeddings, embed_gallery
@@ -291,6 +291,14 @@ def test_a_gallery_of_1000_images_is_ranked_whole():
 def test_the_benchmark_says_what_it_measured(capsys):
     assert 0 < benchmark_ranking(gallery_size=40, repeats=2) < 5
     assert "gallery of 40 tiny images" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_scenes_says_what_it_measured(capsys):
+    measured = benchmark_scenes(scenes=2, repeats=1)
+    printed = capsys.readouterr().out
+    assert set(measured) == {"draw", "compress", "read"} and min(measured.values()) > 0
+    assert f"{1e3 * measured['draw']:.1f} ms (bar 10 ms)" in printed
+    assert f"{measured['draw'] / measured['read']:.1f} times as long" in printed
 
 
 def test_similarity_of_every_cell_against_a_loop():

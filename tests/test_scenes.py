@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pslib.data import scenes
 from pslib.data.annotations import UNLABELLED
-from pslib.data.benchmark import benchmark_scenes
 from pslib.data.people import (
     BAGS,
     HAIR_STYLES,
@@ -513,11 +512,3 @@ def test_crops_for_the_neutral_classifier():
         sample_crop(rng, kind="dragon")
     with pytest.raises(UserError, match="unknown view"):
         draw_person(person, 40.0, "above")
-
-
-def test_the_benchmark_says_what_it_measured(capsys):
-    measured = benchmark_scenes(scenes=3, repeats=1)
-    printed = capsys.readouterr().out
-    assert set(measured) == {"draw", "compress", "read"} and min(measured.values()) > 0
-    assert f"{1e3 * measured['draw']:.1f} ms (bar 10 ms)" in printed
-    assert f"{measured['draw'] / measured['read']:.1f} times as long" in printed

@@ -1,20 +1,26 @@
 """How fast the search evaluator is, against the loop version, on sets of the real sizes (``pslib bench evaluator``),
-and how fast one new query is ranked (``pslib bench browser``)."""
+how fast one new query is ranked (``pslib bench browser``), and how fast a scene is drawn (``pslib bench scene``)."""
 
+import io
 import resource
 import sys
 import time
 
 import numpy as np
+from PIL import Image
 
 from pslib.data.annotations import Frame, Gallery, Protocol, Query
+from pslib.data.drawing import jpeg
+from pslib.data.pictures import to_pixels
+from pslib.data.scenes import render, sample_person, sample_scene
+from pslib.evaluation.cost import take_turns
 from pslib.evaluation.detections import Detections, normalise
 from pslib.evaluation.gallery import GalleryEmbeddings
 from pslib.evaluation.ranking import rank
 from pslib.evaluation.reference import reference_search
 from pslib.evaluation.search import search
 
-__all__ = ["benchmark_evaluator", "benchmark_ranking", "drawn_protocol"]
+__all__ = ["benchmark_evaluator", "benchmark_ranking", "benchmark_scenes", "drawn_protocol"]
 
 
 def drawn_protocol(queries: int, gallery_size: int, frames: int, dim: int = 256, per_frame: float = 7.0,
@@ -106,3 +112,24 @@ def benchmark_ranking(gallery_size: int = 1000, repeats: int = 20) -> float:
     print(f"new query, gallery of {ranking.frames} tiny images, {len(ranking)} detections, warm: slowest of {repeats} "
           f"{max(warm):.3f} s, median {float(np.median(warm)):.3f} s (bar 0.2 s)")
     return max(warm)
+
+
+def benchmark_scenes(scenes: int = 40, repeats: int = 5) -> dict[str, float]:
+    """Time drawing ``scenes`` (144 x 224 px, three people, a passer-by), compressing and reading them, in turns.
+
+    Prints one line and returns the mean seconds of processor time of the quickest turn: "draw", "compress", "read".
+    """
+    generators = [np.random.default_rng(seed) for seed in range(scenes)]
+    given = [sample_scene([(k, sample_person(rng)) for k in range(3)], rng, unlabelled=1) for rng in generators]
+    images = [render(scene).image for scene in given]
+    files = [jpeg(image) for image in images]
+    calls = {
+        "draw": lambda: [render(scene) for scene in given],
+        "compress": lambda: [jpeg(image) for image in images],
+        "read": lambda: [to_pixels(Image.open(io.BytesIO(file))) for file in files],
+    }
+    measured = {name: min(times.cpu) / scenes for name, times in take_turns(calls, repeats).items()}
+    print(f"a scene, three people and a passer-by, one core, quickest of {repeats} turns of {scenes}: "
+          f"{1e3 * measured['draw']:.1f} ms (bar 10 ms), {measured['draw'] / measured['read']:.1f} times as long as "
+          f"reading it from JPEG ({1e3 * measured['read']:.1f} ms; compressing {1e3 * measured['compress']:.1f} ms)")
+    return measured

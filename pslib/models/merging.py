@@ -4,8 +4,8 @@ AFA (AlignPS, Sec. III-B2) enlarges a coarse map to the size of the next finer o
 does so again.  A convolution over the result, deformable or not, may multiply every cell by its kernel before it adds
 up what its taps read (:mod:`pslib.ops`); that and enlarging by copies may be done in either order.  A cell of P5 is 16
 cells of P3: multiplied before it is enlarged, 15 of these 16 products need not be made, more than half of all for three
-maps of equal width.  Training on a CPU does so, which spares an eighth of AlignPS's step, and so do prepared models
-(:mod:`pslib.evaluation.fast`); without gradients a layer computes what it is defined as, and they are held against it.
+maps of equal width.  Training on a CPU does so, and so do prepared models (:mod:`pslib.evaluation.fast`); without
+gradients a layer computes what it is defined as, and they are held against it.
 """
 
 import itertools
@@ -42,48 +42,17 @@ def concatenated(maps: Sequence[Tensor]) -> Tensor:
 def project_concatenated(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
     """:func:`pslib.ops.project_taps` of ``concatenated(maps)``, each map multiplied at its own size.
 
-    ``weight`` (D, sum of C_i, kh, kw).  Returns (B, H_0, W_0, kh * kw * D).  Raises ValueError where the channels of
-    the maps are not those of the kernel.
+    ``weight`` (D, sum of C_i, kh, kw).  Returns (B, H_0, W_0, kh * kw * D).
     """
-    channels = [x.shape[1] for x in maps]
-    if sum(channels) != weight.shape[1]:
-        raise ValueError(f"maps of {channels} channels do not fit a kernel {tuple(weight.shape)}: give all it reads.")
     total = None
-    for x, own in zip(reversed(maps), reversed(weight.split(channels, dim=1)), strict=True):  # coarse to fine
+    weights = weight.split([x.shape[1] for x in maps], dim=1)
+    for x, own in zip(reversed(maps), reversed(weights), strict=True):  # coarse to fine
         rows = project_taps(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), own)
         if total is not None:
-            rows = _AddEnlarged.apply(rows, total, x.shape[-2:])
+            # In place into the product itself: into a view of it, autograd would copy all.
+            rows.add_(enlarged(total.permute(0, 3, 1, 2), x.shape[-2:]).permute(0, 2, 3, 1).reshape(rows.shape))
         total = rows.reshape(len(x), *x.shape[-2:], rows.shape[1])
     return total
-
-
-class _AddEnlarged(torch.autograd.Function):
-    """``enlarged(coarse)`` added to ``rows`` in place: (B, h, w, N) to the cells (B * H * W, N) of a map of (H, W).
-
-    ``rows`` must be no view, or autograd copies it to keep track of what else looks at it.
-    """
-
-    @staticmethod
-    def forward(ctx, rows: Tensor, coarse: Tensor, size: Sequence[int]) -> Tensor:
-        ctx.size, ctx.coarse = tuple(size), coarse.shape
-        ctx.mark_dirty(rows)
-        batch, height, width, columns = coarse.shape
-        if ctx.size == (2 * height, 2 * width):
-            rows.view(batch, height, 2, width, 2, columns).add_(coarse[:, :, None, :, None])
-        else:
-            rows.add_(enlarged(coarse.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1).reshape(rows.shape))
-        return rows
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        batch, height, width, columns = ctx.coarse
-        if batch == 0:
-            return grad, grad.new_zeros(ctx.coarse), None
-        turned = grad.reshape(batch, *ctx.size, columns).permute(0, 3, 1, 2)
-        size = (batch, columns, height, width)
-        summed = torch.ops.aten.upsample_nearest2d_backward(turned, list(ctx.size), list(size))
-        return grad, summed.permute(0, 2, 3, 1), None
 
 
 def fold_taps(projected: Tensor, kernel: tuple[int, int]) -> Tensor:
@@ -96,7 +65,10 @@ def fold_taps(projected: Tensor, kernel: tuple[int, int]) -> Tensor:
 
 
 class _FoldTaps(torch.autograd.Function):
-    """Shifted sums, and backward shifted copies: autograd would keep a graph of nine additions in place."""
+    """Shifted sums, and backward shifted copies: autograd would keep a graph of nine additions in place.
+
+    ``F.fold`` adds up alike, but wants the taps last, and takes all the time that this way wins.
+    """
 
     @staticmethod
     def forward(ctx, projected: Tensor, kernel: tuple[int, int]) -> Tensor:
@@ -140,6 +112,9 @@ class MergingConv2d(DeformableConv2d):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """(B, C_i, H_i, W_i), fine to coarse, to (B, out_channels, H_0, W_0): that of ``concatenated(maps)``."""
+        channels = [x.shape[1] for x in maps]
+        if sum(channels) != self.weight.shape[1]:
+            raise ValueError(f"maps of {channels} channels do not make up {self.weight.shape[1]}: give all it reads.")
         # On a GPU torchvision's kernel reads the whole; and whoever counts operators is to see this one.
         by_parts = torch.is_grad_enabled() and maps[0].device.type == "cpu" and not has_torch_function(maps)
         return self._by_parts(maps) if by_parts and len(maps) > 1 else super().forward(concatenated(maps))

@@ -126,3 +126,18 @@ def test_models_train_and_search_on_one_device(device, generators_of_the_cpu, tm
     images = [image.to("cuda") for image in toy_batch()[0]]
     for search in (model, prepare(model)):
         assert all(tensor in device for found in search(images) for tensor in found.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", MODELS)
+def test_models_train_and_search_on_a_gpu(name):
+    """Where nothing is drawn at random, with the losses of a CPU: the kernels and their gradients agree."""
+    recipe = toy_recipe(model=MODELS[name], schedule=SCHEDULE)
+    model, curves = train(recipe, toy_split("train"), 0, device="cuda")
+    found = embed_gallery(model, toy_split("test"), device="cuda")
+    assert np.isfinite(found.ground_truth.embeddings).all() and len(found.ground_truth.embeddings)
+    assert all(np.isfinite(values).all() for values in curves.losses.values())
+    if name.startswith("alignps"):
+        _, near = train(recipe, toy_split("train"), 0)
+        for loss, values in near.losses.items():
+            np.testing.assert_allclose(curves.losses[loss], values, rtol=2e-2, atol=1e-3, err_msg=loss)

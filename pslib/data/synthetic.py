@@ -7,13 +7,9 @@ in two splits.  The same seed gives the same pixels on any number of workers.
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -33,6 +29,7 @@ from pslib.data.plans import Job, gapped_ids, generator, plan_scenes, plan_walks
 from pslib.data.profiles import Profile, profile_named
 from pslib.data.protocols import cuhk_protocols, prw_queries
 from pslib.data.scenes import GENERATOR_VERSION, render, sample_people, sample_scene
+from pslib.data.workers import process_pool
 from pslib.errors import UserError, require_choice
 from pslib.progress import progress
 
@@ -104,15 +101,8 @@ def dealt(root: Path, split: str, profile: Profile | None = None) -> tuple[list[
 _worlds: dict[tuple[str, str], World] = {}
 
 
-def _start_worker(worlds: dict[tuple[str, str], World]) -> None:
+def _keep(worlds: dict[tuple[str, str], World]) -> None:
     _worlds.update(worlds)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # Workers of a killed parent would wait for work for ever, and with them the lock on the set that they inherited.
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _draw_for(key: tuple[str, str], batch: Batch) -> int:
@@ -130,9 +120,7 @@ def _draw(work: list[tuple[Batch, "_DrawnSet", str]], workers: int | None) -> No
         for batch, drawn, split in progress(work, "draw"):
             draw_batch(batch, drawn.worlds[split])
         return
-    # fork starts at once and works from scripts without a main guard; elsewhere take the platform's own way
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    with ProcessPoolExecutor(workers, context, _start_worker, (worlds,)) as pool:
+    with process_pool(workers, _keep, worlds) as pool:
         futures = [pool.submit(partial(_draw_for, (drawn.name, split)), batch) for batch, drawn, split in work]
         try:
             for future in progress(futures, "draw"):

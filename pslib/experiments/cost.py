@@ -256,7 +256,7 @@ def _counts(one: Built) -> dict[str, Any]:
 
 
 def _seconds(times: Times) -> dict[str, list[float]]:
-    return {clock: [round(seconds, 4) for seconds in getattr(times, clock)] for clock in ("wall", "cpu")}
+    return {clock: [round(seconds, 6) for seconds in getattr(times, clock)] for clock in ("wall", "cpu")}
 
 
 def _largest(by_module: Mapping[str, int], share: float = 0.02) -> dict[str, int]:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from pslib.data.people import BAGS, HAIR_STYLES, HATS, LOWER_KINDS, PATTERNS, UPPER_KINDS, VIEWS
 from pslib.data.sampling import sample_crop
 from pslib.data.scenes import OBJECTS, render_crop, sample_person
+from pslib.data.workers import process_pool
 from pslib.errors import require_choice
 from pslib.models.backbones import build_backbone
 from pslib.models.batching import batch_images
@@ -151,11 +152,10 @@ def make_warm_start(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         model = CropClassifier(build_backbone(backbone), lesson.questions)
-    model = model.to(device, memory_format=torch.channels_last)
     factor = model.backbone.strides[0] // 4  # a coarser backbone looks at larger crops
     sizes = [(height * factor, width * factor) for height, width in CROP_SIZES]
-    numbers = range(crops + crops // 10)
-    drawn = [lesson.draw(number, sizes[number % len(sizes)]) for number in progress(numbers, "draw crops")]
+    drawn = _draw(lesson, crops + crops // 10, sizes)
+    model = model.to(device, memory_format=torch.channels_last)
     groups = [list(range(first, crops, len(sizes))) for first in range(len(sizes))]
     steps = [len(group) // batch_size for group in groups]
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
@@ -197,6 +197,13 @@ def ensure_warm_start(backbone: str, kind: str, device: str = "cpu") -> None:
         if not path.exists():
             print(f"the {kind} warm start of {backbone} is made once and kept as {path}", flush=True)
             make_warm_start(backbone, kind, device=device)
+
+
+def _draw(lesson: Lesson, count: int, sizes: Sequence[tuple[int, int]]) -> list[Crop]:
+    """Crops 0..count-1, of the ``sizes`` in turns, drawn by one process a core."""
+    turns = [sizes[number % len(sizes)] for number in range(count)]
+    with process_pool(os.cpu_count() or 1) as pool:
+        return list(progress(pool.map(lesson.draw, range(count), turns, chunksize=32), "draw crops", total=count))
 
 
 def _stack(crops: Sequence[Crop], rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:

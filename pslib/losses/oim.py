@@ -80,12 +80,12 @@ class OIMMemory(nn.Module):
         # which is the same as one by one and takes as many rounds as the most frequent identity has embeddings.
         order = labels.argsort(stable=True)
         embeddings, labels = embeddings[order], labels[order]
-        position = torch.arange(len(labels), device=labels.device)
-        turn = position - torch.searchsorted(labels, labels)
-        for current in range(int(turn.max()) + 1 if len(turn) else 0):
-            chosen = turn == current
-            rows = self.momentum * self.table[labels[chosen]] + (1 - self.momentum) * embeddings[chosen]
-            self.table[labels[chosen]] = F.normalize(rows) if self.normalize_table else rows
+        turn = torch.arange(len(labels), device=labels.device) - torch.searchsorted(labels, labels)
+        order = turn.argsort(stable=True)
+        sizes = turn.bincount().tolist()  # asked for once: a GPU waits at every question
+        for rows, owners in zip(embeddings[order].split(sizes), labels[order].split(sizes), strict=True):
+            moved = self.momentum * self.table[owners] + (1 - self.momentum) * rows
+            self.table[owners] = F.normalize(moved) if self.normalize_table else moved
 
     def _update_queue(self, embeddings: Tensor) -> None:
         size, new = len(self.queue), len(embeddings)

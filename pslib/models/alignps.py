@@ -12,7 +12,7 @@ With none of the three it is the paper's baseline: FCOS and a re-id head in para
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -193,11 +193,10 @@ class AlignPS(nn.Module):
 
     def people(self, dense: DenseOutput, match: Tensor, targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
         """Unit embeddings (P, D) of the cells that ``match`` (B, A) assigns to people, and whose they are (P,)."""
-        people = self.normalize(dense.embeddings[match >= 0])
-        identity = torch.cat(
-            [target["labels"][index[index >= 0]] for target, index in zip(targets, match, strict=True)]
-        )
-        return people, identity
+        labels = [target["labels"] for target in targets]
+        before = torch.tensor([0, *accumulate(map(len, labels[:-1]))], device=match.device)  # labels of other images
+        positive = match >= 0
+        return self.normalize(dense.embeddings[positive]), torch.cat(labels)[(match + before[:, None])[positive]]
 
     def reid_losses(self, people: Tensor, identity: Tensor) -> dict[str, Tensor]:
         """The re-id losses of embeddings (P, D) of people (P,), which enter the memory at :meth:`update_memory`."""

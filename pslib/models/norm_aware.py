@@ -127,6 +127,8 @@ def _resize(maps: Tensor, cells: Sequence[int]) -> Tensor:
     # torch's interpolation refuses no region at all.
     if len(maps) == 0:
         return maps.new_zeros(0, maps.shape[1], *cells)
+    # Channels last, as the cells are read next: otherwise a GPU resizes such small maps plane after plane.
+    maps = maps.contiguous(memory_format=torch.channels_last)
     return F.interpolate(maps, size=tuple(cells), mode="bilinear", align_corners=False)
 
 

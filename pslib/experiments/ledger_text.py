@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pslib.experiments.catalogue import EXPERIMENTS
 from pslib.experiments.ledger import MIN_SEEDS, NOT_RECORDED, Entry
+from pslib.experiments.lookup import STEPS_FACTOR
 from pslib.experiments.registry import MEASURES, Claim
 
 __all__ = ["claim_label", "ledger_text", "ledger_summary"]
@@ -38,6 +39,8 @@ def ledger_text(entries: Sequence[Entry]) -> str:
             WIDTH,
         ),
     ]
+    for profile in sorted({item.profile for item in entries} & set(STEPS_FACTOR)):
+        lines.append(f"At the profile {profile} rows have {STEPS_FACTOR[profile]} times the steps that the notes name.")
     for name in dict.fromkeys(item.experiment for item in entries):
         group = [item for item in entries if item.experiment == name]
         experiment = EXPERIMENTS.get(name)

@@ -125,6 +125,10 @@ def test_images_are_decoded_once_while_they_fit(monkeypatch):
     small = TrainingBatches(toy_recipe(), toy_split("train"), seed=0)
     [small[step] for step in range(6)]
     assert len(small.cache) == 1 and len(reads) > 12
+    # Each of two loader processes has a cache of its own, half as large.
+    shared = TrainingBatches(toy_recipe(workers=2), toy_split("train"), seed=0)
+    [shared[step] for step in range(6)]
+    assert not shared.cache
 
 
 def test_a_split_without_frames_is_refused(tmp_path):

@@ -207,6 +207,12 @@ def test_the_summary_counts_words_and_open_claims_of_large_effect():
     assert "no profile, 0 claims" in ledger_summary([]) and "put at risk" not in said
 
 
+def test_a_larger_profile_says_how_its_steps_differ_from_the_notes():
+    entries = [made_entry("undecided"), replace(made_entry("undecided"), profile="small")]
+    assert ledger_text(entries).count("At the profile small rows have 3 times the steps that the notes name.") == 1
+    assert "times the steps" not in ledger_text(entries[:1])
+
+
 def test_an_effect_that_is_not_printed_is_marked():
     told = [ledger_text([made_entry("undecided", 5.0, effect_origin=origin)]) for origin in ("printed", "assumed")]
     assert " +5.0  undecided" in told[0] and "~+5.0" not in told[0] and " ~+5.0  undecided" in told[1]

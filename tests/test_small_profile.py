@@ -31,7 +31,7 @@ def shortened(recipe: Recipe) -> Recipe:
 def test_a_row_goes_from_recipe_to_record(name, scenes, tmp_path):
     tiny = find_recipe(name, "cuhk-sysu")
     recipe = at_profile(tiny, "small")
-    assert recipe.schedule.steps == 3 * tiny.schedule.steps
+    assert recipe.schedule.steps == 3 * tiny.schedule.steps and recipe.workers == 2
     assert recipe.schedule.learning_rate == tiny.schedule.learning_rate
     short = shortened(recipe)
     record = read_record(run(short, 0, scenes, records=tmp_path / "r", work=tmp_path / "w", inside=True))

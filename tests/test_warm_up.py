@@ -39,6 +39,15 @@ def test_a_crop_follows_from_its_number():
     assert not np.array_equal(first, draw_crop(6, (64, 32))[0])
 
 
+def test_crops_drawn_side_by_side_are_those_drawn_one_by_one():
+    count, lesson = warm_up.CHUNK + 8, LESSONS["neutral"]  # two chunks
+    drawn = warm_up._draw(lesson, count, CROP_SIZES)
+    for number, (image, answers) in enumerate(drawn):
+        again, answers_again = lesson.draw(number, CROP_SIZES[number % len(CROP_SIZES)])
+        assert np.array_equal(image, again) and answers == answers_again
+    assert len(drawn) == count
+
+
 def test_answers_are_of_the_question_or_do_not_apply():
     drawn = [draw_crop(number, (48, 32))[1] for number in range(60)]
     person = QUESTIONS["content"].index("person")

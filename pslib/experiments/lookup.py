@@ -33,7 +33,7 @@ PROFILE_CHANGES: dict[str, dict[str, object]] = {
 }
 # An image is seen nearly as often as at the tiny profile.
 STEPS_FACTOR = {"small": 3}
-# Reading a batch of larger images takes half as long as a GPU takes to learn from it: others do it meanwhile.
+# Processes that read ahead while a GPU learns; results do not depend on them.
 LOADERS = {"small": 2}
 # The same for the two-stage models.
 TWO_STAGE_CHANGES: dict[str, dict[str, object]] = {

@@ -82,7 +82,7 @@ class OIMMemory(nn.Module):
         embeddings, labels = embeddings[order], labels[order]
         turn = torch.arange(len(labels), device=labels.device) - torch.searchsorted(labels, labels)
         order = turn.argsort(stable=True)
-        sizes = turn.bincount().tolist()  # asked for once: a GPU waits at every question
+        sizes = turn.bincount().tolist()  # once for all rounds: a GPU waits at every such question
         for rows, owners in zip(embeddings[order].split(sizes), labels[order].split(sizes), strict=True):
             moved = self.momentum * self.table[owners] + (1 - self.momentum) * rows
             self.table[owners] = F.normalize(moved) if self.normalize_table else moved

@@ -195,8 +195,8 @@ class AlignPS(nn.Module):
         """Unit embeddings (P, D) of the cells that ``match`` (B, A) assigns to people, and whose they are (P,)."""
         labels = [target["labels"] for target in targets]
         before = torch.tensor([0, *accumulate(map(len, labels[:-1]))], device=match.device)  # labels of other images
-        positive = match >= 0
-        return self.normalize(dense.embeddings[positive]), torch.cat(labels)[(match + before[:, None])[positive]]
+        image, cell = (match >= 0).nonzero(as_tuple=True)
+        return self.normalize(dense.embeddings[image, cell]), torch.cat(labels)[match[image, cell] + before[image]]
 
     def reid_losses(self, people: Tensor, identity: Tensor) -> dict[str, Tensor]:
         """The re-id losses of embeddings (P, D) of people (P,), which enter the memory at :meth:`update_memory`."""

@@ -11,7 +11,6 @@ Of several boxes the one of smallest area wins, of equal areas the first.  Every
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -35,8 +34,19 @@ def assign_targets(
             [1.5000, 0.5000, 0.5000, 1.5000],
             [0.0000, 0.0000, 0.0000, 0.0000]]))
     """
-    matched, target = assign_batch(points, strides, ranges, [boxes], center_radius)
-    return matched[0], target[0]
+    if len(boxes) == 0 or len(points) == 0:
+        matched = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
+        return matched, points.new_zeros(len(points), 4)
+    boxes = boxes.to(points.dtype)
+    positive = positive_cells(points, strides, ranges, boxes, center_radius)
+    x1, y1, x2, y2 = boxes.T.unsqueeze(-1)  # each (N, 1)
+    area = ((x2 - x1) * (y2 - y1)).expand_as(positive).masked_fill(~positive, torch.inf)
+    smallest, winner = area.min(dim=0)
+    background = smallest.isinf()
+    won = boxes[winner]  # (A, 4)
+    ltrb = torch.cat([points - won[:, :2], won[:, 2:] - points], dim=1)
+    target = (ltrb / strides.unsqueeze(1)).masked_fill(background.unsqueeze(1), 0.0)
+    return winner.masked_fill(background, -1), target
 
 
 def positive_cells(
@@ -61,21 +71,6 @@ def assign_batch(
     points: Tensor, strides: Tensor, ranges: Tensor, boxes: Sequence[Tensor], center_radius: float = 1.5
 ) -> tuple[Tensor, Tensor]:
     """:func:`assign_targets` for the boxes of each of B images: ``matched`` (B, A) and ``target_ltrb`` (B, A, 4)."""
-    counts = [len(one) for one in boxes]
-    if sum(counts) == 0 or len(points) == 0:
-        matched = torch.full((len(counts), len(points)), -1, dtype=torch.int64, device=points.device)
-        return matched, points.new_zeros(*matched.shape, 4)
-    # The boxes of all images at once: on a GPU a step waits for the number of calls, not for their size.
-    everybody = torch.cat(list(boxes)).to(points.dtype)  # (M, 4)
-    positive = positive_cells(points, strides, ranges, everybody, center_radius)
-    x1, y1, x2, y2 = everybody.T.unsqueeze(-1)  # each (M, 1)
-    area = ((x2 - x1) * (y2 - y1)).expand_as(positive).masked_fill(~positive, torch.inf)
-    nobody = points.new_full((len(points),), torch.inf), torch.zeros(len(points), dtype=torch.int64, device=area.device)
-    least = [rows.min(dim=0) if len(rows) else nobody for rows in area.split(counts)]  # an image's own boxes, of each
-    background = torch.stack([smallest for smallest, _ in least]).isinf()  # (B, A)
-    winner = torch.stack([first for _, first in least])
-    before = torch.tensor([0, *accumulate(counts[:-1])], device=area.device)  # boxes of the images before
-    won = everybody[(winner + before[:, None]).clamp(max=len(everybody) - 1)]  # (B, A, 4)
-    ltrb = torch.cat([points - won[..., :2], won[..., 2:] - points], dim=2)  # (B, A, 4)
-    target = (ltrb / strides.unsqueeze(1)).masked_fill(background.unsqueeze(2), 0.0)
-    return winner.masked_fill(background, -1), target
+    assigned = [assign_targets(points, strides, ranges, one, center_radius) for one in boxes]
+    matched, target = zip(*assigned, strict=True)
+    return torch.stack(matched), torch.stack(target)

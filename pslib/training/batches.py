@@ -65,7 +65,7 @@ class TrainingBatches(Dataset):
     def _image(self, index: int) -> Tensor:
         if index not in self.cache:
             image = read_image(self.frames[index].path)
-            if self.cached_bytes + image.nbytes > CACHE_BYTES:
+            if self.cached_bytes + image.nbytes > CACHE_BYTES // max(1, self.recipe.workers):  # each has a cache
                 return image
             self.cache[index] = image
             self.cached_bytes += image.nbytes

@@ -55,6 +55,7 @@ QUESTIONS: dict[str, Sequence[str]] = {
 IDENTITY: dict[str, Sequence[int]] = {"identity": range(500)}
 # Crops of several sizes, since people in scenes are: (height, width) px, for a backbone that starts at stride 4.
 CROP_SIZES = ((48, 32), (64, 32), (96, 48))
+CHUNK = 32  # crops that a process draws at a time
 _SEED = 77_000_000  # far from the seeds of the profiles
 
 Crop = tuple[np.ndarray, list[int]]
@@ -202,8 +203,8 @@ def ensure_warm_start(backbone: str, kind: str, device: str = "cpu") -> None:
 def _draw(lesson: Lesson, count: int, sizes: Sequence[tuple[int, int]]) -> list[Crop]:
     """Crops 0..count-1, of the ``sizes`` in turns, drawn by one process a core."""
     turns = [sizes[number % len(sizes)] for number in range(count)]
-    with process_pool(os.cpu_count() or 1) as pool:
-        return list(progress(pool.map(lesson.draw, range(count), turns, chunksize=32), "draw crops", total=count))
+    with process_pool(min(os.cpu_count() or 1, -(-count // CHUNK))) as pool:
+        return list(progress(pool.map(lesson.draw, range(count), turns, chunksize=CHUNK), "draw crops", total=count))
 
 
 def _stack(crops: Sequence[Crop], rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:

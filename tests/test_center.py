@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_in_device import NEEDS_GPU
 from torch import nn
 
 from pslib.bench import activation_bytes, bench_center_loss, run
@@ -136,9 +137,8 @@ def test_wide_features_stay_wide():
     assert center_loss(normal(2, 3), torch.tensor([0, 1]), torch.zeros(2, 3)).dtype == torch.float64
 
 
+@NEEDS_GPU
 def test_all_stays_on_the_device():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     ours, theirs = Centers(IDENTITIES, DIM), Centers(IDENTITIES, DIM).cuda()
     features, labels = normal(5, DIM, dtype=torch.float32), torch.tensor([0, 5, 5, UNLABELLED, IDENTITIES])
     for _ in range(2):

@@ -78,6 +78,11 @@ def test_calls_take_turns_and_waiting_is_no_work():
         take_turns(calls, repeats=0)
 
 
+def test_records_keep_microseconds():
+    """A GPU reads an image in ten milliseconds, and ratios are given to a hundredth."""
+    assert cost._seconds(Times((0.0123456,), (0.0001234,))) == {"wall": [0.012346], "cpu": [0.000123]}
+
+
 def test_peak_memory_sees_what_is_freed_again():
     def work():
         held = [torch.ones(8_000_000) for _ in range(3)]  # 32 MB each

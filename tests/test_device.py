@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stand_in_device import MixedDevicesError, StandInDevice
+from stand_in_device import NEEDS_GPU, MixedDevicesError, StandInDevice
 from torch import nn
 from toy_sets import SMALL, toy_batch, toy_recipe, toy_split
 
@@ -126,9 +126,6 @@ def test_models_train_and_search_on_one_device(device, generators_of_the_cpu, tm
     images = [image.to("cuda") for image in toy_batch()[0]]
     for search in (model, prepare(model)):
         assert all(tensor in device for found in search(images) for tensor in found.values())
-
-
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @NEEDS_GPU

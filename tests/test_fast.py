@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_in_device import NEEDS_GPU
 from torch import nn
 from torchvision.ops import box_iou
 from toy_sets import thirty_steps, toy_batch
@@ -24,7 +25,7 @@ from pslib.ops import DeformableConv2d
 from pslib.training.checkpoints import load_model
 from pslib.training.recipes import make_recipe
 
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")  # few CPUs multiply float16
+# Few CPUs multiply float16.
 PLACES = [("float32", "cpu"), ("bfloat16", "cpu"), pytest.param("float16", "cuda", marks=NEEDS_GPU)]
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from stand_in_device import NEEDS_GPU
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torchvision.ops import RoIAlign, RoIPool
@@ -45,7 +46,7 @@ def test_a_deformable_convolution_by_hand(stride, modulated):
     assert total(layer, (1, 4, 5, 7)) == offsets + taps * (8 * 4 + 2 * 4 * 6)
 
 
-DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+DEVICES = ["meta", pytest.param("cuda", marks=NEEDS_GPU)]
 
 
 @pytest.mark.parametrize("device", DEVICES)

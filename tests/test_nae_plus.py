@@ -12,7 +12,7 @@ from pslib.models import roi_branch as module
 from pslib.models.backbones import build_backbone
 from pslib.models.batching import batch_images
 from pslib.models.nae import NAE, NAEConfig
-from pslib.models.norm_aware import NormAwareHead, PixelNormAwareHead, covered_cells
+from pslib.models.norm_aware import NormAwareHead, PixelNormAwareHead, _resize, covered_cells
 from pslib.models.roi_branch import RoiBranch, RoiBranchConfig
 
 IDENTITIES = 6
@@ -273,3 +273,8 @@ def test_the_box_is_moved_by_the_mean_over_the_cells():
         deep = branch.last_stage(branch.roi_layer(trunk, boxes))
         assert torch.allclose(out.deltas, branch.box(deep.mean(dim=(2, 3))), atol=1e-6)
     assert out.logits.shape == (1, *deep.shape[-2:])
+
+
+def test_regions_are_resized_channels_last():
+    """In planes, a GPU resizes such small maps one after the other."""
+    assert _resize(torch.rand(3, 16, 14, 14), (7, 7)).is_contiguous(memory_format=torch.channels_last)

@@ -8,6 +8,7 @@ import torch
 import torchvision.ops
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from stand_in_device import NEEDS_GPU
 
 import pslib.ops
 from pslib.bench import bench_deform_conv, run
@@ -358,7 +359,7 @@ def test_layer_stride_random_offsets_and_autocast():
         DeformableConv2d(4, 3, offset_init="random")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@NEEDS_GPU
 @pytest.mark.parametrize("modulated", [False, True])
 def test_cpu_and_gpu_agree(modulated):
     tensors, geometry, upstream = make_case(

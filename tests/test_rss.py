@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
+from stand_in_device import NEEDS_GPU
 
 import pslib.losses.rss as rss
 from pslib.data.annotations import UNLABELLED
@@ -257,9 +258,8 @@ def test_half_precision_computes_in_float32(dtype, samples):
     assert leaf.grad.dtype == dtype and leaf.grad.isfinite().all()
 
 
+@NEEDS_GPU
 def test_results_stay_on_the_device_of_the_logits():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     logits, labels = drawn_logits(4, 500).cuda(), torch.tensor([0, 500, UNLABELLED, 17]).cuda()
     for generator in (None, seeded(), torch.Generator("cuda").manual_seed(0)):
         loss, per_row = random_sampling_softmax(logits, labels, 50, generator)

@@ -39,7 +39,7 @@ def ledger_text(entries: Sequence[Entry]) -> str:
             WIDTH,
         ),
     ]
-    for profile in sorted({item.profile for item in entries} & set(STEPS_FACTOR)):
+    for profile in sorted({item.profile for item in entries} & STEPS_FACTOR.keys()):
         lines.append(f"At the profile {profile} rows have {STEPS_FACTOR[profile]} times the steps that the notes name.")
     for name in dict.fromkeys(item.experiment for item in entries):
         group = [item for item in entries if item.experiment == name]

@@ -33,8 +33,6 @@ PROFILE_CHANGES: dict[str, dict[str, object]] = {
 }
 # An image is seen nearly as often as at the tiny profile.
 STEPS_FACTOR = {"small": 3}
-# Processes that read ahead while a GPU learns; results do not depend on them.
-LOADERS = {"small": 2}
 # The same for the two-stage models.
 TWO_STAGE_CHANGES: dict[str, dict[str, object]] = {
     "small": {
@@ -50,6 +48,8 @@ ROI_CHANGES: dict[str, dict[str, object]] = {
         "model__roi__queue_size": 512,
     }
 }
+# Processes that read ahead while a GPU learns; results do not depend on them.
+LOADERS = {"small": 2}
 SMALL_BACKBONES = {"tiny": "resnet18", "tiny-deep": "resnet34", "tiny-vgg": "vgg11"}
 
 
@@ -74,6 +74,7 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
     changes = dict(PROFILE_CHANGES[require_choice("profile", profile, PROFILE_CHANGES)])
     if profile == "tiny":
         return recipe.with_(profile=profile)
+    recipe = recipe.with_(workers=LOADERS[profile])
     if family_of(recipe) == "two-stage":
         return _two_stage_at(recipe, profile)
     if family_of(recipe) != "alignps":
@@ -85,7 +86,7 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
         changes["model__queue_channels"] = recipe.model.queue_channels * wider // recipe.model.channels
     changes["schedule__steps"] = STEPS_FACTOR[profile] * recipe.schedule.steps
     changes["schedule__warmup_steps"] = STEPS_FACTOR[profile] * recipe.schedule.warmup_steps
-    return recipe.with_(profile=profile, workers=LOADERS[profile], **changes)
+    return recipe.with_(profile=profile, **changes)
 
 
 def _two_stage_at(recipe: Recipe, profile: str) -> Recipe:
@@ -102,7 +103,6 @@ def _two_stage_at(recipe: Recipe, profile: str) -> Recipe:
         schedule__steps=factor * recipe.schedule.steps,
         schedule__first_step=factor * recipe.schedule.first_step,
         schedule__warmup_steps=factor * recipe.schedule.warmup_steps,
-        workers=LOADERS[profile],
         **changes,
     )
 
@@ -120,7 +120,6 @@ def _roi_at(recipe: Recipe, profile: str) -> Recipe:
         model__anchor_sizes=tuple(2 * size for size in recipe.model.anchor_sizes),
         schedule__steps=factor * recipe.schedule.steps,
         schedule__warmup_steps=factor * recipe.schedule.warmup_steps,
-        workers=LOADERS[profile],
         **changes,
     )
 

@@ -245,12 +245,17 @@ def test_a_gain_of_a_third_by_more_steps_is_held_against_a_difference():
 
     assert steps_matter(one, other) is True and steps_matter(other) is True
     assert steps_matter(one) is None and steps_matter() is None  # "b" may move by anything
-    assert steps_matter(one, replace(other, gain=-3.2)) is False
+    assert steps_matter(one, replace(other, gain=-3.2)) is False  # two schedules, each row by itself
+    same = replace(one, label="b", gain=7.0)  # one schedule: 3.2 - 7.0 is more than a third of ten
+    assert steps_matter(one, same) is True and steps_matter(one, replace(same, gain=0.0)) is False
+    assert steps_matter(replace(one, gain=15.0), replace(same, gain=14.0)) is False  # both gain alike
+    twice = replace(BETTER, contrast={"a": 2.0, "b": -1.0})
+    assert steps_matter(one, claim=twice) is True
     assert steps_matter(one, other, claim=replace(BETTER, measure="recall")) is None
     assert steps_matter(one, other, interval=None) is None
     said = " ".join(ledger_text([made_entry("reproduced", interval=ten, longer=(one, other))]).split())
     assert "prw 'a' +3.2 points with 1080 steps instead of 360 and 0.5 times the rate; " in said
-    assert "prw 'b' -3.4 points with 1080 steps instead of 360. In 1 of the 1 comparisons" in said
+    assert "prw 'b' -3.4 points with 1080 steps instead of 360. 1 of the 1 differences of search mAP move" in said
     assert "no row is recorded with twice as many" in ledger_text([made_entry("reproduced", interval=ten)])
 
 
@@ -317,9 +322,10 @@ def test_the_claims_of_the_first_papers_tables_are_judged():
     assert large and 3 * len(left_open) <= len(large)
 
 
-def test_table2_speaks_of_its_short_schedule_and_says_so():
+def test_what_table2_says_of_prw_may_speak_of_its_short_schedule_only():
+    """On CUHK-SYSU both rows gain alike with three times the steps, and the difference stays."""
     found = [item for item in ledger("tiny", ["alignps-table2"]) if item.claim.name == "all > none"]
-    assert all(item.steps_matter for item in found)
+    assert {item.set: item.steps_matter for item in found} == {"cuhk-sysu": False, "prw": True}
     assert {row.variant for item in found for row in item.longer} == {"alignps-long", "scale-task-long"}
 
 
@@ -337,7 +343,7 @@ def test_the_json_holds_evidence_and_commits(capsys):
     assert len(found) == 2 * len(EXPERIMENTS["alignps-fig6"].claims)
     names = {"experiment", "claim", "text", "set", "profile", "seeds", "queries", "difference", "interval", "margin",
              "kind", "measure", "unit", "verdict", "reason", "paper_effect", "paper_effect_origin", "commit_of_claim",
-             "commits_of_records", "put_at_risk", "more_steps_move_a_row_by_a_third", "note"}  # fmt: skip
+             "commits_of_records", "put_at_risk", "more_steps_could_move_it_by_a_third", "note"}  # fmt: skip
     for item in found:
         assert names <= set(item)
         assert item["interval"] is None or item["interval"][0] <= item["difference"] <= item["interval"][1]

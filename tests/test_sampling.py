@@ -11,7 +11,7 @@ from toy_sets import toy_model
 
 from pslib.data.annotations import Frame, PersonSearchSet
 from pslib.errors import UserError
-from pslib.evaluation.sampling import sampling_spread
+from pslib.evaluation.sampling import sampling_points, sampling_spread
 
 # The centre (22, 18) is that of the cell (5, 4) of stride 4; the box is 10 px wide and 22 px high.
 BOX = [17.0, 7.0, 27.0, 29.0]
@@ -91,3 +91,15 @@ def test_in_an_image_three_times_as_large_they_reach_a_third_as_far(one_person):
 def test_ordinary_convolutions_have_no_points(one_person):
     with pytest.raises(UserError, match="need deformable ones"):
         sampling_spread(toy_model(lateral="conv").eval(), one_person, [0])
+
+
+def test_paths_may_be_asked_for_by_name():
+    # The taps at x = 18, 22, 26 lie in one cell of C5, stride 16, whose centre is 24; those at y = 14, 18, 22 in two.
+    image, place = torch.zeros(3, 64, 96), torch.tensor([[22.0, 18.0]])
+    columns, rows = 3 * [-14, 2, 18], [-26, -10, 6, -10, 6, 22, -10, 6, 22]
+    found = sampling_points(model_with(), image, place, paths=("C5",))
+    assert list(found) == ["C5"] and found["C5"].shape == (1, 81, 2)
+    assert sorted(map(tuple, (found["C5"][0] - place).tolist())) == sorted((x, y) for x in columns for y in rows)
+    assert list(sampling_points(model_with(), image, place)) == ["C3", "C4"]
+    with pytest.raises(KeyError, match="C6"):
+        sampling_points(model_with(), image, place, paths=("C6",))

@@ -40,21 +40,26 @@ def has_sampling_points(model: AlignPS) -> bool:
 
 
 @torch.no_grad()
-def sampling_points(model: AlignPS, image: Tensor, places: Tensor) -> dict[str, Tensor]:
+def sampling_points(
+    model: AlignPS, image: Tensor, places: Tensor, paths: Sequence[str] = PATHS
+) -> dict[str, Tensor]:
     """Points (N, 81, 2), xy in px, that the P3 cells at ``places`` (N, 2), xy in px, of one image (3, H, W) read.
 
-    One entry a path, "C3" and "C4": output convolution, then the lateral convolution of that map at the cell nearest to
-    each of the 9 places.  Raises UserError for a neck without deformable convolutions.
+    One entry for each of ``paths``, maps of the backbone from "C3" on: output convolution, then the lateral convolution
+    of that map at the cell nearest to each of the 9 places.  Raises UserError for a neck without deformable
+    convolutions, KeyError for a map that it does not read.
     """
     if not has_sampling_points(model):
         raise UserError("this model's neck has ordinary convolutions: sampling points need deformable ones.")
     maps = model.backbone(batch_images([image], multiple=model.backbone.strides[-1]).tensors)
     output, _ = model.neck.output["P3"].predict_offsets(model.neck.merge(maps)["P3"])
     first = _taps(output, places[:, None], model.backbone.strides[0])[:, 0]  # (N, 9, 2) px
+    layers = zip(model.neck.lateral, maps, model.backbone.strides, strict=True)
+    read = {f"C{number}": layer for number, layer in enumerate(layers, start=3)}
     points = {}
-    for name, lateral, level, stride in zip(PATHS, model.neck.lateral, maps, model.backbone.strides, strict=False):
-        offset, _ = lateral.predict_offsets(level)
-        points[name] = _taps(offset, first, stride).flatten(1, 2)
+    for name in paths:
+        lateral, level, stride = read[name]
+        points[name] = _taps(lateral.predict_offsets(level)[0], first, stride).flatten(1, 2)
     return points
 
 

@@ -82,16 +82,21 @@ class Entry:
 
     @property
     def steps_matter(self) -> bool | None:
-        """Do more steps move one of its rows by a third of the difference or more?  None: no longer run tells.
+        """Could more steps move the difference by a third of itself or more?  None: no longer run tells.
 
-        A row that has a longer run and moves by less says nothing of the others, so False needs all of them.
+        Where all of its rows have one and the same longer schedule, the difference on that one answers.  Elsewhere a
+        row that gains so much is enough for True, for nobody knows what the others would gain.
         """
         if self.interval is None or self.claim.measure != "map":
             return None
         limit = abs(self.interval.mean) / 3
-        if any(abs(row.gain) >= limit for row in self.longer):
+        gains = {row.label: self.claim.contrast[row.label] * row.gain for row in self.longer}
+        complete = set(gains) == set(self.claim.contrast)
+        if complete and len({(row.longer_steps, row.rate) for row in self.longer}) == 1:
+            return abs(sum(gains.values())) >= limit
+        if any(abs(gain) >= limit for gain in gains.values()):
             return True
-        return False if {row.label for row in self.longer} == set(self.claim.contrast) else None
+        return False if complete else None
 
     def as_dict(self) -> dict[str, object]:
         """The entry as plain data."""
@@ -124,7 +129,7 @@ class Entry:
             "rows_partly_older_than_claim": list(self.partly_older),
             "put_at_risk": self.at_risk,
             "rows_on_longer_schedules": [asdict(row) for row in self.longer],
-            "more_steps_move_a_row_by_a_third": self.steps_matter,
+            "more_steps_could_move_it_by_a_third": self.steps_matter,
             "last_gap_over_largest": None if self.gap is None or self.gap.left is None else round(self.gap.left, 4),
             "gap_closes": None if self.gap is None else self.gap.closes,
             "note": self.note,

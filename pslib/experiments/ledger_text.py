@@ -125,9 +125,9 @@ def _more_steps(group: Sequence[Entry]) -> str:
     )
     said = Counter(item.steps_matter for item in judged)
     return (
-        f"More steps: {told}.  In {said[True]} of the {len(judged)} comparisons of search mAP a row moves by a third "
-        "or more of the difference, which therefore speaks of this schedule only; for "
-        f"{said[None]} a longer run of some row is missing."
+        f"More steps: {told}.  {said[True]} of the {len(judged)} differences of search mAP move by a third or more, or "
+        "one of their rows does, where not all have the same longer run: they may speak of this schedule only.  For "
+        f"{said[None]} a longer run is missing."
     )
 
 

@@ -1,8 +1,8 @@
 """Would more steps change a comparison?  Rows of a table that are recorded on a longer schedule, too.
 
 A design that learns slower loses every comparison that is stopped early.  So a difference says something of the designs
-only if further training moves neither row by much of it: by less than a third, when the steps are doubled.  A record
-says of itself only where it stopped; what tells is another record of the same recipe with at least twice the steps.
+only if further training does not move it by much: by less than a third, when the steps are doubled.  A record says of
+itself only where it stopped; what tells is another record of the same recipe with at least twice the steps.
 Such a schedule may have another learning rate, too, and then the gain is of both.
 """
 

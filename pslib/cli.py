@@ -4,7 +4,6 @@ A mistake the user can mend ends in one sentence on standard error and exit code
 """
 
 import argparse
-import errno
 import os
 import sys
 from argparse import Namespace
@@ -13,20 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pslib.errors import UserError, require_choice
+from pslib.errors import UserError, mendable, require_choice
 
 __all__ = ["build_parser", "entry", "main"]
 
 PROFILES = ("tiny", "small", "paper")
 KINDS = ("cuhk-sysu", "prw")
-MENDABLE = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EACCES: "choose a folder you may write to",
-    errno.EROFS: "choose a folder you may write to",
-    errno.ENOTDIR: "choose a folder, not a file",
-    errno.EISDIR: "choose a file, not a folder",
-}
+LARGEST_SEED = 10**9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,10 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         # A full disk or a folder without permission is the user's to mend, wherever it shows; the rest are defects.
-        if error.errno not in MENDABLE:
+        if (told := mendable(error)) is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"pslib: {where}{error.strerror}: {MENDABLE[error.errno]}, then run the command again.", file=sys.stderr)
+        print(f"pslib: {told}, then run the command again.", file=sys.stderr)
         return 2
 
 
@@ -76,6 +67,17 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is not None:
             name = (action.option_strings or [(action.metavar or action.dest).lower()])[0]
             require_choice(name, value, action.choices)
+
+
+def _seed(text: str) -> int:
+    """A seed: whatever it is multiplied by has to fit into 64 bits."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise UserError(f"--seed {text} is no whole number: give one, e.g. 0.") from None
+    if abs(value) > LARGEST_SEED:
+        raise UserError(f"--seed {value} is too large: give one from {-LARGEST_SEED} to {LARGEST_SEED}.")
+    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -149,7 +151,7 @@ def _add_training(commands) -> None:
     train.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
     train.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
     _add_bad_boxes(train)
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=_seed, default=0)
     train.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
                        help="override one recipe field; may be repeated")
     train.add_argument("--out", type=Path, default=None, help="folder of the run (default: build/runs)")
@@ -162,7 +164,7 @@ def _add_training(commands) -> None:
     trial.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which of the two sets (default: cuhk-sysu)")
     trial.add_argument("--data-root", type=Path, default=None, help="the set's folder (default: the synthetic one)")
     _add_bad_boxes(trial)
-    trial.add_argument("--seed", type=int, default=0)
+    trial.add_argument("--seed", type=_seed, default=0)
     trial.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE",
                        help="the setting tried; may be repeated")
     trial.add_argument("--note", default="", help="why it is tried")
@@ -199,8 +201,8 @@ def _add_experiments(commands) -> None:
     records = commands.add_parser("records", help="list the recorded runs, look after them")
     parts = records.add_subparsers(dest="part", metavar="PART")
     listing = parts.add_parser("list", help="print the results table (the default)")
-    for parser in (records, listing):
-        parser.add_argument("--json", action="store_true", help="print the records as JSON")
+    for parser, otherwise in ((records, False), (listing, argparse.SUPPRESS)):  # records --json list is meant, too
+        parser.add_argument("--json", action="store_true", default=otherwise, help="print the records as JSON")
         parser.set_defaults(run=_later("pslib.experiments.record_commands", "records"))
     stale = parts.add_parser("stale", help="name the records that nothing reads any more, and why")
     stale.set_defaults(run=_later("pslib.experiments.record_commands", "stale_records"))
@@ -213,7 +215,7 @@ def _add_experiments(commands) -> None:
     gradients = commands.add_parser("gradients", help="record how two tasks' gradients meet over a whole training")
     gradients.add_argument("recipes", nargs="+", help="recipes or variants of AlignPS: alignps-long, t1, t2 ...")
     gradients.add_argument("--kind", default="cuhk-sysu", choices=KINDS, help="which set (default: cuhk-sysu)")
-    gradients.add_argument("--seed", type=int, default=0)
+    gradients.add_argument("--seed", type=_seed, default=0)
     gradients.set_defaults(run=_later("pslib.experiments.angles", "angles"))
 
     ledger = commands.add_parser("ledger", help="what the records say of every claim of the papers")

@@ -21,6 +21,8 @@ def root() -> Path:
     """
     named = os.environ.get("PSLIB_ROOT")
     if named:
+        if not Path(named).is_dir():
+            raise UserError(f"PSLIB_ROOT={named} is no folder: set it to a checkout of pslib, or unset it.")
         return Path(named).resolve()
     here = Path.cwd().resolve()
     for folder in (Path(__file__).resolve().parents[1], here, *here.parents):

@@ -3,7 +3,7 @@
 ``python tests/replay.py`` rewrites data/replay.json.
 
 Records stay valid only while the code computes what it computed.  If a loss moves here, raise the number of what
-changed in ``pslib.training.recipes.COMPONENT_VERSIONS`` (every older record then shows as STALE) and rewrite the file.
+changed in ``pslib.training.recipe.COMPONENT_VERSIONS`` (every older record then shows as STALE) and rewrite the file.
 """
 
 import json

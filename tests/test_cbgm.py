@@ -98,7 +98,7 @@ def test_planted_faults_are_found(fault, monkeypatch):
     if fault == "negated":
         monkeypatch.setattr(cbgm_module, "linear_sum_assignment", lambda table, maximize: linear_sum_assignment(table))
     elif fault == "companions as they are":
-        monkeypatch.setattr(cbgm_module, "normalise", lambda rows: rows)
+        monkeypatch.setattr(cbgm_module, "normalize", lambda rows: rows)
     else:
         monkeypatch.setattr(cbgm_module, "SAME_PERSON_IOU", 1.0)
     with pytest.raises(AssertionError):

@@ -182,6 +182,14 @@ def test_weights_round_trip_within_8_bits_a_channel(tmp_path):
     assert load_weights(path)[1]["run"] == "r" and path.stat().st_size < 2 * sum(p.numel() for p in model.parameters())
 
 
+def test_a_number_beyond_16_bits_is_stored_in_32(tmp_path):
+    model, path = toy_model(embedding_norm="batch"), tmp_path / "w.safetensors"
+    name = next(key for key in model.state_dict() if key.endswith("running_var"))
+    model.state_dict()[name][:2] = torch.tensor([1e5, 3.0])
+    save_weights(path, model)
+    assert load_weights(path)[0][name][:2].tolist() == [1e5, 3.0]
+
+
 def test_loading_a_model_fetches_no_weights_to_start_from(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     save_weights(path, toy_model(backbone="resnet18"))

@@ -150,6 +150,9 @@ def test_a_recipe_is_refused_the_checkpoint_of_another(tmp_path, capsys):
         (["train", "ian", "--set", "weights.center=-1"], "weights.center=-1.0"),
         (["train", "ian", "--set", "model.dropout=1.5"], "dropout=1.5"),
         (["train", "ian", "--set", "model.center_alpha=2"], "center_alpha=2.0"),
+        (["train", "alignps", "--set", "name=a/b"], "the name 'a/b'"),
+        (["train", "alignps", "--seed", "1e3"], "--seed 1e3 is no whole number"),
+        (["train", "alignps", "--seed", "100000000000000"], "--seed 100000000000000 is too large"),
         (["reproduce", "ian-table9"], "nearest: ian-table6"),
         (["evaluate", "no-such.safetensors"], "there are no weights at no-such.safetensors"),
         (["evaluate", "no-such.safetensors", "--out", "nowhere/x.json"], "make nowhere first"),
@@ -278,6 +281,9 @@ def test_an_override_sets_its_field(override, expected):
      "schedule=3", "model.channels=None", "=3", "model.structure=both", "schedule.steps=0", "schedule.clip_norm=-1",
      "schedule.clip_norm=0", "schedule.learning_rate=-1", "schedule.offset_rate=-1", "schedule.weight_decay=-1",
      "schedule.warmup_steps=-1", "workers=-1", "image_sizes=((10,),)", "test_size=(0, 10)", "model.oim_momentum=1.0",
+     "image_sizes=(5,)", "image_sizes=(('a', 'b'),)", "test_size=('a', 5)", "crop_size=()", "crop_size=('a', 5)",
+     "schedule.milestones=('0.5',)", "model.channels=0", "model.head_depth=-1", "model.temperature=0.0",
+     "model.queue_temperature=-1", "model.detections_per_image=0", "name=", "name=a/b",
      "model.queue_size=-1", "model.head_channels=28", "model.size_cuts=(1,'a')", "model.focal_gamma=0.5"],
 )  # fmt: skip
 def test_an_override_that_fits_nothing_is_one_sentence(override):
@@ -305,6 +311,20 @@ def test_records_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
     assert main(["records", "--json"]) == 0
     told = [(one["hash"], one["status"]) for one in json.loads(capsys.readouterr().out)]
     assert told == [(info["hash"], "finished"), (info["hash"], "diverged")]
+    for arguments in (["records", "--json", "list"], ["records", "list", "--json"]):
+        assert main(arguments) == 0 and len(json.loads(capsys.readouterr().out)) == 2
+    assert main(["records", "list"]) == 0 and "75.0 [" in capsys.readouterr().out
+
+
+def test_a_root_that_is_not_there_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PSLIB_ROOT", str(tmp_path / "nowhere"))
+    assert main(["records"]) == 2 and "nowhere is no folder: set it to a checkout" in one_sentence(capsys)
+
+
+def test_a_broken_link_in_the_way_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    assert main(["train", "alignps", "--set", "schedule.steps=2", "--out", str(tmp_path / "out")]) == 2
+    assert "broken link is in the way" in one_sentence(capsys)
 
 
 def test_warm_start_prints_what_the_backbone_knows(monkeypatch, capsys, tmp_path):

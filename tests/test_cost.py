@@ -93,6 +93,15 @@ def test_peak_memory_sees_what_is_freed_again():
     assert peak_memory(lambda: None) == 0
 
 
+def test_the_gpu_that_is_asked_for_is_the_one_that_is_measured(monkeypatch):
+    asked = []
+    for name in ("synchronize", "memory_allocated", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device=None: asked.append(device) or 0)
+    peak_memory(lambda: None, "cuda:1")
+    take_turns({"a": lambda: None}, 1, "cuda:1")
+    assert len(asked) > 5 and set(asked) == {"cuda:1"}
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_peak_memory_is_the_same_every_time_and_grows(threads):
     """In whatever order: the larger image needs more, and the model that runs all of another needs no less."""
@@ -395,12 +404,24 @@ def test_mistakes_on_the_command_line(arguments, capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines()[-1].startswith("pslib: ")
 
 
-def test_the_command_prints_the_table(capsys, monkeypatch):
+def test_the_command_prints_the_table(capsys, monkeypatch, tmp_path):
     run = cost.run_cost
-    monkeypatch.setattr(cost, "run_cost", lambda *given: run(*given, 30, "tiny"))
+    monkeypatch.setattr(cost, "run_cost", lambda *given: run(*given, proposals=30, profile="tiny"))
     arguments = ["--size", "64x64", "--boxes", "6", "--repeats", "1", "--models", "AlignPS"]
     assert main(["bench", "cost", *arguments]) == 0
     assert "REPORTED" in capsys.readouterr().out
+    out = tmp_path / "new" / "cost.json"
+    assert main(["bench", "cost", *arguments, "--out", str(out)]) == 0
+    assert list(json.loads(out.read_text())["models"]) == ["AlignPS", "AlignPS, plain"]
+
+
+def test_an_answer_that_cannot_be_written_is_not_measured(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cost, "run_cost", lambda *_: pytest.fail("measured first"))
+    (tmp_path / "file").touch()
+    for out, said in ((tmp_path, "is a folder: name a file in it"), (tmp_path / "file" / "x.json", "nothing can be")):
+        assert main(["bench", "cost", "--size", "64x64", "--out", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["bench", "cost", "--size", "\u00b2x\u00b2"]) == 2 and "is no size" in capsys.readouterr().err
 
 
 def test_no_gpu_is_said(monkeypatch):

@@ -9,8 +9,11 @@ from stand_in_device import NEEDS_GPU, MixedDevicesError, StandInDevice
 from torch import nn
 from toy_sets import SMALL, toy_batch, toy_recipe, toy_split
 
+from pslib.evaluation.factors import Views, embed_at_levels
 from pslib.evaluation.fast import prepare
 from pslib.evaluation.gallery import embed_gallery
+from pslib.evaluation.levels import embed_boxes
+from pslib.evaluation.sampling import sampling_points
 from pslib.models import alignps
 from pslib.models.nae import NAEConfig
 from pslib.models.roi_alignps import RoiAlignPSConfig
@@ -126,6 +129,20 @@ def test_models_train_and_search_on_one_device(device, generators_of_the_cpu, tm
     images = [image.to("cuda") for image in toy_batch()[0]]
     for search in (model, prepare(model)):
         assert all(tensor in device for found in search(images) for tensor in found.values())
+
+
+def test_what_looks_into_a_model_takes_it_where_it_is(device):
+    """The analyses of notebooks 05 and 06: levels, drawn views, sampling points."""
+    model = build_model(toy_recipe(model=SMALL), 6, 0).to("cuda").eval()
+    images, targets = toy_batch()
+    images, boxes = [image.to("cuda") for image in images], [one["boxes"].to("cuda") for one in targets]
+    embeddings, strides = embed_boxes(model, images, boxes)
+    assert np.isfinite(embeddings).all() and len(strides) == len(embeddings) == 4
+    centres = (boxes[0][:, :2] + boxes[0][:, 2:]) / 2
+    assert all(points in device for points in sampling_points(model, images[0], centres).values())
+    views = Views(tuple(images), torch.stack([one[0] for one in boxes]), ())
+    found, _ = embed_at_levels(model, views)
+    assert np.isfinite(found).all()
 
 
 @NEEDS_GPU

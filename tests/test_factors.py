@@ -48,7 +48,7 @@ def test_neighbour_comes_nearer_without_touching_the_person(scenes):
     before = factors.draw_views(scenes[:1])
     overlap = []
     for gap in (0.3, 0.6, 0.9):
-        after = factors.draw_views([factors.with_neighbour(scenes[0], other, gap)])
+        after = factors.draw_views([factors.with_neighbor(scenes[0], other, gap)])
         assert torch.equal(after.boxes, before.boxes)
         core = torch.from_numpy(before.masks[0] & after.masks[0])
         assert torch.equal(after.images[0][:, core], before.images[0][:, core])

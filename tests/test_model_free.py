@@ -14,7 +14,7 @@ from pslib.evaluation.model_free import (
     difficulty,
     difficulty_table,
     histogram_search,
-    mean_colour,
+    mean_color,
     measure,
     stripe_histogram,
     widest_protocol,
@@ -85,7 +85,7 @@ def test_histogram_of_a_hand_painted_crop():
     cells = np.flatnonzero(root)
     assert cells.tolist() == [0, 128 + 3, 256, 384, 512, 640] and root[cells] == pytest.approx(np.full(6, 6**-0.5))
     assert np.isfinite(stripe_histogram(crop[:3])).all()  # fewer rows than stripes
-    assert mean_colour(crop) == pytest.approx(np.full(3, 1 / 6))
+    assert mean_color(crop) == pytest.approx(np.full(3, 1 / 6))
 
 
 def test_boxes_over_the_edge_are_cut_to_whole_pixels():

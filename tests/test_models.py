@@ -228,6 +228,26 @@ def test_default_configuration_is_alignps():
     assert SMALL.lateral == SMALL.output == "deformable"
 
 
+def test_a_frozen_vgg_keeps_the_statistics_it_comes_with(monkeypatch):
+    """Pretrained normalisations are not those of a new layer."""
+    import torchvision
+
+    get_model = torchvision.models.get_model
+
+    def pretrained(layout, weights):
+        network = get_model(layout, weights=None, init_weights=False)
+        generator = torch.Generator().manual_seed(0)
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(0.1 + 0.1 * torch.rand(tensor.shape, generator=generator))
+        return network
+
+    monkeypatch.setattr(torchvision.models, "get_model", pretrained)
+    plain, frozen = (build_backbone("vgg11", weights="DEFAULT", frozen=frozen).eval() for frozen in (False, True))
+    image = torch.rand(1, 3, 64, 64)
+    assert all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(plain(image), frozen(image), strict=True))
+
+
 @pytest.mark.parametrize("name", ["tiny", "tiny-deep", "tiny-vgg", "resnet18", "vgg11"])
 def test_a_frozen_backbone_holds_its_first_layers_and_no_switch_is_ignored(name):
     def held(frozen):
@@ -269,6 +289,10 @@ def test_background_levels_teach_where_nobody_is_and_find_nobody():
     with torch.no_grad():
         found = model.eval().dense(batch)
         assert found.strides.unique().tolist() == [4] and len(model(images)) == len(images)
+        read = []
+        model.head.register_forward_hook(lambda module, inputs, output: read.append(len(inputs[0])))
+        model.dense(batch)
+        assert read == [1]  # nor is anything computed there
         assert model.detect_and_embed(images, [target["boxes"] for target in targets])[1][0].shape[1] == 16
 
 

@@ -66,7 +66,7 @@ def test_somebody_walks_in_on_the_side_with_room(chosen, front):
     assert changed.placements[:-1] == one.scene.placements
     assert abs(newcomer.x - her.x) == pytest.approx(0.25 * her.height) and (newcomer.x > her.x) == (her.x < middle)
     assert (newcomer.y > her.y) == front and newcomer.person == stranger
-    hides = factors.with_neighbour(one.scene, stranger, 0.1, one.place, front)
+    hides = factors.with_neighbor(one.scene, stranger, 0.1, one.place, front)
     hidden = redrawn.redraw([replace(one, scene=hides)]).visible[0]
     assert (hidden < redrawn.redraw([one]).visible[0]) == front
 

@@ -137,6 +137,16 @@ def test_a_recorded_run_is_not_computed_again(finished, monkeypatch):
     assert not (folder / "w").exists() or not list((folder / "w").rglob("*.pt"))
 
 
+@pytest.mark.parametrize("place", ["records", "work", "weights"])
+def test_where_nothing_can_be_written_is_found_out_before_the_training(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(stages, "train", lambda *_, **__: pytest.fail("trained first"))
+    (tmp_path / "file").touch()
+    places = {"records": tmp_path / "r", "work": tmp_path / "w", "weights": tmp_path / "m" / "w.safetensors"}
+    with pytest.raises(UserError, match="nothing can be written to .*file") as error:
+        run(RECIPE, 3, toy_data(), **(places | {place: tmp_path / "file" / "w"}))
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
 def test_weights_of_another_run_are_not_taken_for_this_one(finished, tmp_path):
     folder, record, data = finished
     weights = tmp_path / "m.safetensors"

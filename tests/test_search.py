@@ -16,7 +16,7 @@ from pslib.evaluation import average_precision as precision_module
 from pslib.evaluation import search as search_module
 from pslib.evaluation.average_precision import average_precision
 from pslib.evaluation.benchmark import benchmark_evaluator, drawn_protocol
-from pslib.evaluation.detections import Detections, normalise
+from pslib.evaluation.detections import Detections, normalize
 from pslib.evaluation.embed import best_iou_queries, ground_truth_queries
 from pslib.evaluation.explain import explain
 from pslib.evaluation.galleries import resolve
@@ -58,9 +58,9 @@ def test_equal_embeddings_tie_wherever_they_stand(different, count, cost, monkey
     everywhere = Gallery(np.arange(1, rows + 1), np.array([rows]), box[None])
     for seed in range(6):
         drawn = np.random.default_rng(seed)
-        kinds = normalise(drawn.normal(size=(different, 128)).astype(np.float32))
+        kinds = normalize(drawn.normal(size=(different, 128)).astype(np.float32))
         of = drawn.integers(different, size=rows)
-        queries = normalise(drawn.normal(size=(8, 128)).astype(np.float32))
+        queries = normalize(drawn.normal(size=(8, 128)).astype(np.float32))
         detections = Detections(np.arange(1, rows + 1), np.tile(box, (rows, 1)), np.ones(rows), kinds[of])
         protocol = Protocol("one of many", [Query(0, box, 7)] * count, [everywhere] * count)
         found = search(protocol, detections, queries[:count], num_frames=rows + 1)
@@ -376,6 +376,13 @@ def test_bad_input():
         Detections([0], [[0, 0, np.nan, 1]], np.ones(1), [[0, 1]])
     with pytest.raises(UserError, match="2 frame numbers but 1 scores"):
         Detections([0, 1], np.zeros((2, 4)), np.ones(1), np.zeros((2, 3)))
+    with pytest.raises(UserError, match="2 frame numbers but 3 embeddings"):
+        Detections([0, 1], np.zeros((2, 4)), np.ones(2), [1.0, 2.0, 3.0])
+    with pytest.raises(UserError, match="scores of detections have the shape"):
+        Detections([0, 1], np.zeros((2, 4)), np.ones((2, 1)), np.zeros((2, 3)))
+    with pytest.raises(UserError, match="embeddings of detections have the shape"):
+        Detections([0], np.zeros((1, 4)), np.ones(1), np.zeros((1, 2, 3)))
+    assert Detections([], [], [], []).embeddings.shape == (0, 1)
     with pytest.raises(UserError, match="lies in frame -1"):
         Detections([-1], np.zeros((1, 4)), np.ones(1), np.zeros((1, 3)))
 
@@ -406,7 +413,7 @@ def test_query_features():
 
 
 def test_normalise_and_ragged_helpers():
-    rows = normalise(np.random.default_rng(0).standard_normal((5, 7)) * 1e3)
+    rows = normalize(np.random.default_rng(0).standard_normal((5, 7)) * 1e3)
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
     assert len(ranges(np.empty(0, int), np.empty(0, int))) == 0
     assert segment_argmax(np.array([1.0, 3, 3]), np.array([1, 0, 0])).tolist() == [1, 0]

@@ -195,12 +195,16 @@ def test_kept_crops_are_those_that_would_be_cut_anew(monkeypatch):
     keeps = CropBatches(recipe, toy_data().train, 0)
     first, again = (keeps[0][0] for _ in range(2))
     assert keeps.resized, "nothing was kept: this compares nothing"
-    for module in ("crops", "batches"):
-        monkeypatch.setattr(f"pslib.training.{module}.CACHE_BYTES", 0)
+    monkeypatch.setattr("pslib.training.batches.CACHE_BYTES", 0)
     forgets = CropBatches(recipe, toy_data().train, 0)
     anew = forgets[0][0]
     assert not forgets.resized and not forgets.cache
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(first, again, anew, strict=True))
+    monkeypatch.setattr("pslib.training.batches.CACHE_BYTES", 2 * keeps.cached_bytes)
+    for workers in (1, 4):  # of four loader processes each has a quarter of the memory
+        shares = CropBatches(recipe.with_(workers=workers), toy_data().train, 0)
+        [shares[step] for step in range(4)]
+        assert 0 < shares.cached_bytes <= 2 * keeps.cached_bytes // workers
 
 
 @pytest.mark.parametrize("recipe", [CROPS, SCENES.with_(start=None)], ids=lambda recipe: recipe.name)

@@ -17,7 +17,7 @@ from set_fixtures import MINI, frame, mini_sets, odd_sets  # noqa: F401 (fixture
 from pslib.data import drawing, layouts, synthetic
 from pslib.data.annotations import UNLABELLED
 from pslib.data.loading import count, describe, load, read_image
-from pslib.data.plans import deal, gapped_ids, generator, plan_walks
+from pslib.data.plans import _group_sizes, deal, gapped_ids, generator, plan_walks
 from pslib.data.profiles import PROFILES, SplitSize, profile_named
 from pslib.data.protocols import cuhk_protocols, prw_queries
 from pslib.data.scenes import Knobs, render, sample_people, sample_scene
@@ -238,6 +238,13 @@ def test_dealing_gives_everybody_her_share_and_nobody_twice(people, times, seed)
     assert [len(g) for g in groups] == sizes.tolist()
     assert all(len(set(g)) == len(g) for g in groups)
     assert np.bincount([p for g in groups for p in g]).tolist() == [times] * people
+
+
+@pytest.mark.parametrize("total, groups", [(40, 12), (40, 16), (7, 7), (5, 8), (0, 3)])
+def test_sizes_of_groups_sum_to_what_is_dealt(total, groups):
+    for seed in range(50):
+        sizes = _group_sizes(total, groups, np.random.default_rng(seed))
+        assert len(sizes) == groups and sizes.sum() == total and sizes.min() >= 0
 
 
 def test_a_scene_for_more_people_than_there_are():

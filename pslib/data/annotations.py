@@ -6,13 +6,13 @@ exclusive right and bottom edges (width = x2 - x1).  Person ids are the data set
 without identity carry :data:`UNLABELLED`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["UNLABELLED", "Frame", "Query", "Gallery", "Protocol", "PersonSearchSet"]
+__all__ = ["UNLABELLED", "Frame", "Query", "Gallery", "Protocol", "PersonSearchSet", "first_rows"]
 
 UNLABELLED = -1
 
@@ -79,3 +79,18 @@ class PersonSearchSet:
     def labels(self) -> dict[int, int]:
         """Raw person id -> training label 0..I-1; unlabelled people stay UNLABELLED and are not a key."""
         return {int(person): label for label, person in enumerate(self.person_ids)}
+
+
+def first_rows(frames: Sequence[Frame]) -> dict[int, dict[int, int]]:
+    """Labelled person -> index of every frame that shows her, in order -> row of her first box there.
+
+    >>> boxes = np.zeros((3, 4), np.float32)
+    >>> first_rows([Frame("a", Path("a"), boxes, np.array([UNLABELLED, 7, 7]))])
+    {7: {0: 1}}
+    """
+    found: dict[int, dict[int, int]] = {}
+    for index, frame in enumerate(frames):
+        for row, person in enumerate(frame.person_ids.tolist()):
+            if person != UNLABELLED:
+                found.setdefault(person, {}).setdefault(index, row)
+    return found

@@ -83,7 +83,10 @@ def deal(people: np.ndarray, times: int, sizes: np.ndarray, rng: np.random.Gener
 
 
 def _group_sizes(total: int, groups: int, rng: np.random.Generator) -> np.ndarray:
-    """``groups`` sizes that sum to ``total``, each within one or two of the mean, none empty if that can be."""
+    """``groups`` sizes near their mean that sum to ``total``.
+
+    Where a group is drawn as both ends of a move, it grows by one; the last groups make up for it and may stay empty.
+    """
     least = 1 if total >= groups else 0
     sizes = np.full(groups, max(least, total // groups))
     while sizes.sum() < total:
@@ -95,7 +98,7 @@ def _group_sizes(total: int, groups: int, rng: np.random.Generator) -> np.ndarra
         a, b = rng.integers(groups, size=2)
         if sizes[a] > least and sizes[b] <= total / groups + 1:
             sizes[a], sizes[b] = sizes[a] - 1, sizes[b] + 1
-    return sizes
+    return np.diff(np.minimum(np.cumsum([0, *sizes]), total))
 
 
 def plan_scenes(

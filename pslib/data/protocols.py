@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pslib.data.annotations import UNLABELLED
+from pslib.data.annotations import first_rows
 from pslib.data.layouts import CuhkProtocol, DrawnFrame, DrawnQuery
 
 __all__ = ["cuhk_protocols", "prw_queries", "SUBSET_GALLERY"]
@@ -15,12 +15,8 @@ _CLEAR, _OCCLUDED = 0.6, 0.75  # visible fractions: queries are at least so clea
 
 def _sightings(frames: Sequence[DrawnFrame]) -> dict[int, list[DrawnQuery]]:
     """Labelled people in order of id, each with the first row of every frame that shows her."""
-    found: dict[int, dict[int, DrawnQuery]] = {}
-    for index, frame in enumerate(frames):
-        for row, person in enumerate(frame.person_ids.tolist()):
-            if person != UNLABELLED:
-                found.setdefault(person, {}).setdefault(index, DrawnQuery(index, row))
-    return {person: list(rows.values()) for person, rows in sorted(found.items())}
+    found = sorted(first_rows(frames).items())
+    return {person: [DrawnQuery(*place) for place in rows.items()] for person, rows in found}
 
 
 def _visible(frames: Sequence[DrawnFrame], query: DrawnQuery) -> float:

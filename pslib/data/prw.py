@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
+from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query, first_rows
 from pslib.data.boxes import BoxChecker
 from pslib.data.matfile import read_mat, read_names
 from pslib.errors import UserError
@@ -122,11 +122,7 @@ class _Protocols(Mapping[str, Protocol]):
         frames = self.dataset.frames
         cameras = np.array([frame.camera for frame in frames])
         everywhere = np.arange(len(frames), dtype=np.int32)
-        places: dict[int, dict[int, np.ndarray]] = {}  # person -> frame -> her first box there
-        for index, frame in enumerate(frames):
-            for person, box in zip(frame.person_ids.tolist(), frame.boxes, strict=True):
-                if person != UNLABELLED:
-                    places.setdefault(person, {}).setdefault(index, box)
+        places = first_rows(frames)
         queries, galleries = [], []
         for query in self.queries:
             allowed = cameras != cameras[query.frame] if name == "cross-camera" else everywhere != query.frame
@@ -142,7 +138,7 @@ class _Protocols(Mapping[str, Protocol]):
                     "frame: remove her line from query_info.txt."
                 )
             if shown:  # a person that one camera saw alone cannot be asked for across cameras
-                boxes = np.stack([places[query.person_id][index] for index in shown])
+                boxes = np.stack([frames[index].boxes[places[query.person_id][index]] for index in shown])
                 queries.append(query)
                 galleries.append(Gallery(everywhere[allowed], np.array(shown, np.int32), boxes))
         return Protocol(name, queries, galleries)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query
+from pslib.data.annotations import UNLABELLED, Frame, Gallery, PersonSearchSet, Protocol, Query, first_rows
 from pslib.errors import UserError
 
 __all__ = ["carve_fold", "carve_validation"]
@@ -157,13 +157,9 @@ def _only(frame: Frame, people: set[int]) -> Frame:
 
 
 def _protocol(frames: Sequence[Frame]) -> Protocol:
-    places: dict[int, dict[int, np.ndarray]] = {}
-    for index, frame in enumerate(frames):
-        for person, box in zip(frame.person_ids.tolist(), frame.boxes, strict=True):
-            if person != UNLABELLED:
-                places.setdefault(person, {}).setdefault(index, box)
     queries, galleries = [], []
-    for person, boxes in sorted(places.items()):
+    for person, rows in sorted(first_rows(frames).items()):
+        boxes = {index: frames[index].boxes[row] for index, row in rows.items()}
         for asked in list(boxes)[:2] if len(boxes) > 1 else ():
             shown = [index for index in boxes if index != asked]
             queries.append(Query(asked, boxes[asked], person))

@@ -14,7 +14,7 @@ from pslib.data.drawing import jpeg
 from pslib.data.pictures import to_pixels
 from pslib.data.scenes import render, sample_person, sample_scene
 from pslib.evaluation.cost import take_turns
-from pslib.evaluation.detections import Detections, normalise
+from pslib.evaluation.detections import Detections, normalize
 from pslib.evaluation.gallery import GalleryEmbeddings
 from pslib.evaluation.ranking import rank
 from pslib.evaluation.reference import reference_search
@@ -36,8 +36,8 @@ def drawn_protocol(queries: int, gallery_size: int, frames: int, dim: int = 256,
     corner = rng.uniform(0, 800, (len(frame), 2))
     side = np.stack([rng.uniform(30, 120, len(frame)), rng.uniform(60, 300, len(frame))], axis=1)
     boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
-    embeddings = normalise(rng.standard_normal((len(frame), dim), dtype=np.float32))
-    query_embeddings = normalise(rng.standard_normal((queries, dim), dtype=np.float32))
+    embeddings = normalize(rng.standard_normal((len(frame), dim), dtype=np.float32))
+    query_embeddings = normalize(rng.standard_normal((queries, dim), dtype=np.float32))
     first = np.cumsum(held) - held
     listed, galleries = [], []
     for number in range(queries):
@@ -47,7 +47,7 @@ def drawn_protocol(queries: int, gallery_size: int, frames: int, dim: int = 256,
         shown = pool[rng.permutation(len(pool))[:1 + rng.poisson(positives - 1)]]
         rows = first[shown] + rng.integers(held[shown])
         noise = rng.standard_normal((len(rows), dim), dtype=np.float32) / np.sqrt(dim, dtype=np.float32)
-        embeddings[rows] = normalise(query_embeddings[number] + 2.5 * noise)
+        embeddings[rows] = normalize(query_embeddings[number] + 2.5 * noise)
         listed.append(Query(own, boxes[first[own]], number))
         galleries.append(Gallery(pool, shown, boxes[rows]))
     detections = Detections(frame, boxes, rng.uniform(0.1, 1, len(frame)), embeddings)

@@ -27,7 +27,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pslib.data.annotations import Protocol
 from pslib.errors import UserError, require_choice
-from pslib.evaluation.detections import Detections, normalise
+from pslib.evaluation.detections import Detections, normalize
 from pslib.evaluation.ragged import paired_iou, ranges
 
 __all__ = ["COMBINE", "RELEASED", "ContextMatching", "most_similar", "query_context", "rematcher"]
@@ -78,7 +78,7 @@ def rematcher(
         if len(images) == 0 or len(companions) == 0:
             return
         beside = ranges(offsets[images], held[images])
-        context = np.vstack([similarities[beside], normalise(companions) @ detections.embeddings[beside].T])
+        context = np.vstack([similarities[beside], normalize(companions) @ detections.embeddings[beside].T])
         for columns in np.split(np.arange(len(beside)), np.cumsum(held[images])[:-1]):
             pairs = context[:, columns]  # (1 + companions, detections of the image)
             people, partners = linear_sum_assignment(pairs, maximize=True)

@@ -136,12 +136,12 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
     8004
     """
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
         call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(profile_memory=True) as seen:
         call()
     events = sorted(
@@ -153,7 +153,7 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
 
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def images_of(sizes: Sequence[tuple[int, int]], device: str = "cpu") -> list[Tensor]:

@@ -8,13 +8,13 @@ import numpy as np
 from pslib.data.annotations import Frame
 from pslib.errors import NotFiniteError, UserError
 
-__all__ = ["Detections", "normalise"]
+__all__ = ["Detections", "normalize"]
 
 
-def normalise(embeddings: np.ndarray) -> np.ndarray:
+def normalize(embeddings: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1, (N, D) float32; a row of zeros stays zero, never NaN.
 
-    >>> normalise(np.array([[3., 4.], [0., 0.]])).round(2).tolist()
+    >>> normalize(np.array([[3., 4.], [0., 0.]])).round(2).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     embeddings = np.asarray(embeddings, np.float32)
@@ -28,7 +28,7 @@ class Detections:
 
     ``frame`` (M,) int32 index into ``PersonSearchSet.frames``; ``boxes`` (M, 4) float32 xyxy in pixels of the
     stored image; ``scores`` (M,) float32; ``embeddings`` (M, D) float32.  Similarity is the dot product, so
-    embeddings are normally of length 1 (:func:`normalise`); they are used as they are given.
+    embeddings are normally of length 1 (:func:`normalize`); they are used as they are given.
 
     Raises :class:`UserError` on lengths that differ, negative frames and values that are not finite.
 
@@ -47,11 +47,15 @@ class Detections:
         object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
         object.__setattr__(self, "scores", np.asarray(self.scores, np.float32))
         embeddings = np.asarray(self.embeddings, np.float32)
-        object.__setattr__(self, "embeddings", embeddings if embeddings.ndim == 2 else embeddings.reshape(count, -1))
-        for name in ("boxes", "scores", "embeddings"):
+        if embeddings.ndim == 1 and embeddings.size in (0, count):  # none, or one number each
+            embeddings = embeddings[:, None]
+        object.__setattr__(self, "embeddings", embeddings)
+        for name, dims in (("boxes", 2), ("scores", 1), ("embeddings", 2)):
             values = getattr(self, name)
             if len(values) != count:
                 raise UserError(f"detections hold {count} frame numbers but {len(values)} {name}: give one row each.")
+            if values.ndim != dims:
+                raise UserError(f"the {name} of detections have the shape {values.shape}: give {dims} dimensions.")
             if not np.isfinite(values).all():
                 row = int(np.argmin(np.isfinite(values.reshape(count, -1)).all(axis=1)))
                 raise NotFiniteError(f"detection {row} has a value in {name} that is not finite: "

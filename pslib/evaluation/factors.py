@@ -35,7 +35,7 @@ __all__ = [
     "embed_views",
     "likeness",
     "street_swapped_beyond",
-    "with_neighbour",
+    "with_neighbor",
 ]
 
 
@@ -117,7 +117,7 @@ def street_swapped_beyond(scenes: Sequence[Scene], street: int, reach: float, pe
     return replace(before, images=tuple(images))
 
 
-def with_neighbour(scene: Scene, appearance: Person, gap: float, person: int = 0, front: bool = False) -> Scene:
+def with_neighbor(scene: Scene, appearance: Person, gap: float, person: int = 0, front: bool = False) -> Scene:
     """The scene with somebody unlabelled right behind placement ``person``, ``gap`` body heights to her right.
 
     With ``front`` she stands right before that person and hides a part.  A standing figure is about 0.4 heights wide:
@@ -158,7 +158,7 @@ def embed_at_levels(model: AlignPS, views: Views, places: Tensor | None = None) 
         embeddings = model.normalize(dense.embeddings[rows, nearest].flatten(0, -2))
         found.append(embeddings.unflatten(0, nearest.shape))
         points.append(dense.points[nearest])
-    return torch.stack(found).numpy(), torch.stack(points)
+    return torch.stack(found).cpu().numpy(), torch.stack(points)
 
 
 def likeness(unchanged: np.ndarray, changed: np.ndarray) -> Likeness:

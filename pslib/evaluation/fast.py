@@ -4,7 +4,7 @@
 
 * batch normalisations of the backbone, constants in evaluation, are folded into the convolutions before them;
 * on a CPU, deformable convolutions multiply before they gather, in ``precision``; those that read concatenated maps of
-  several sizes (AlignPS, Sec. III-B2) multiply each map at its own size (:mod:`pslib.models.merging`);
+  several sizes (AlignPS, Sec. III-B) multiply each map at its own size (:mod:`pslib.models.merging`);
 * activations lie channels-last, no graph is kept, and ``precision`` is that of the large convolutions and products.
   Layers that read a few numbers out of many channels (scores, boxes, sampling offsets) stay in float32, where they
   cost next to nothing: in bfloat16 a box 100 px wide would be off by half a pixel.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pslib.data.annotations import UNLABELLED, Frame
 from pslib.data.loading import read_image
+from pslib.evaluation.average_precision import average_precision
 from pslib.models.alignps import AlignPS
 from pslib.models.batching import batch_images
 from pslib.progress import progress
@@ -38,7 +39,6 @@ class LevelRetrieval:
 
     ap: np.ndarray  # (L, L) mean average precision, 0..1, nan without queries
     same: np.ndarray  # (L, L) mean cosine of two boxes of one person
-    other: np.ndarray  # (L, L) mean cosine of boxes of different people
     queries: np.ndarray  # (L, L) int64, how many queries each mean holds
 
 
@@ -53,7 +53,7 @@ def embed_boxes(model: AlignPS, images: Sequence[Tensor], boxes: Sequence[Tensor
     cells = torch.cat([model.best_cells(dense, image, one) for image, one in enumerate(boxes)])
     rows = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(one) for one in boxes]))
     embeddings = model.normalize(dense.embeddings[rows, cells])
-    return embeddings.numpy(), dense.strides[cells].long().numpy()
+    return embeddings.cpu().numpy(), dense.strides[cells].long().cpu().numpy()
 
 
 def embed_frames(model: AlignPS, frames: Sequence[Frame], batch_size: int = 8, desc: str = "embed") -> BoxEmbeddings:
@@ -89,7 +89,7 @@ def retrieval_by_level(
     [[1.0]]
     """
     count = int(groups.max()) + 1
-    sums = np.zeros((3, count, count))
+    sums = np.zeros((2, count, count))
     queries = np.zeros((count, count), np.int64)
     for query in np.flatnonzero(found.people != UNLABELLED):
         elsewhere = found.frames != found.frames[query]
@@ -101,16 +101,9 @@ def retrieval_by_level(
             if not (pool & mine).any() or len(others) < distractors:
                 continue
             drawn = cosine[rng.choice(others, distractors, replace=False)]
-            right = np.sort(cosine[pool & mine])[::-1]
+            right = cosine[pool & mine]
             cell = groups[query], column
-            sums[(slice(None), *cell)] += _average_precision(right, drawn), right.mean(), drawn.mean()
+            sums[(slice(None), *cell)] += average_precision(right, np.append(right, drawn), len(right)), right.mean()
             queries[cell] += 1
     means = np.divide(sums, queries, out=np.full_like(sums, np.nan), where=queries > 0)
     return LevelRetrieval(*means, queries)
-
-
-def _average_precision(right: np.ndarray, wrong: np.ndarray) -> float:
-    """AP of a ranking by score; ``right`` in falling order.  A wrong box with the same score ranks before."""
-    before = (wrong[None] >= right[:, None]).sum(axis=1)
-    place = np.arange(1, len(right) + 1)
-    return float((place / (place + before)).mean())

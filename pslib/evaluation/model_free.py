@@ -15,13 +15,13 @@ from pslib import paths
 from pslib.data.annotations import Frame, PersonSearchSet
 from pslib.data.loading import load, read_image
 from pslib.errors import UserError, require_choice
-from pslib.evaluation.detections import Detections, normalise
+from pslib.evaluation.detections import Detections, normalize
 from pslib.evaluation.embed import ground_truth_queries
 from pslib.evaluation.search import SearchResult, search
 from pslib.progress import progress
 
 __all__ = ["BANDS", "VALIDATION", "describe_boxes", "difficulty", "difficulty_table", "histogram_search",
-           "measure", "mean_colour", "stripe_histogram", "widest_protocol"]
+           "measure", "mean_color", "stripe_histogram", "widest_protocol"]
 
 BANDS = {"random": (0.0, 3.0), "mean colour": (0.0, 15.0), "histogram": (15.0, 45.0)}  # mAP in percent
 VALIDATION = {"cuhk-sysu-val": "cuhk-sysu", "prw-val": "prw"}  # folder: layout
@@ -29,10 +29,10 @@ STRIPES, HUES, SATURATIONS, VALUES = 6, 8, 4, 4
 RANDOM_DIM, RANDOM_DRAWS = 32, 8
 
 
-def mean_colour(crop: np.ndarray) -> np.ndarray:
+def mean_color(crop: np.ndarray) -> np.ndarray:
     """Mean of each channel, (3,) float32 in 0..1, of a crop (H, W, 3) uint8.
 
-    >>> mean_colour(np.full((2, 2, 3), 255, np.uint8)).tolist()
+    >>> mean_color(np.full((2, 2, 3), 255, np.uint8)).tolist()
     [1.0, 1.0, 1.0]
     """
     return (crop.reshape(-1, 3).mean(axis=0) / 255).astype(np.float32)
@@ -52,7 +52,7 @@ def stripe_histogram(crop: np.ndarray) -> np.ndarray:
     stripe = np.arange(crop.shape[0]) * STRIPES // crop.shape[0]
     cells = HUES * SATURATIONS * VALUES
     counts = np.bincount((stripe[:, None] * cells + cell).ravel(), minlength=STRIPES * cells).reshape(STRIPES, cells)
-    return normalise(np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).reshape(1, -1))[0]
+    return normalize(np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).reshape(1, -1))[0]
 
 
 def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, float]:
@@ -68,7 +68,7 @@ def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, fl
         return 100 * _search(data, protocol, replace(truth, embeddings=embeddings), similarity).mean_ap
 
     rng = np.random.default_rng(seed)
-    noise = [normalise(rng.standard_normal((len(truth), RANDOM_DIM))) for _ in range(RANDOM_DRAWS)]
+    noise = [normalize(rng.standard_normal((len(truth), RANDOM_DIM))) for _ in range(RANDOM_DRAWS)]
     return {"random": float(np.mean([mean_ap(draw) for draw in noise])),
             "mean colour": mean_ap(colours, "euclidean"), "histogram": mean_ap(histograms)}
 
@@ -163,7 +163,7 @@ def describe_boxes(frames: Sequence[Frame], detections: Detections) -> tuple[np.
         image = read_image(frames[detections.frame[rows[0]]].path).permute(1, 2, 0).numpy()  # (H, W, 3)
         for row in rows:
             crop = _crop(image, detections.boxes[row])
-            colours[row], histograms[row] = mean_colour(crop), stripe_histogram(crop)
+            colours[row], histograms[row] = mean_color(crop), stripe_histogram(crop)
     return colours, histograms
 
 

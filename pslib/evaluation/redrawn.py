@@ -19,7 +19,7 @@ from pslib.data.scenes import render
 from pslib.data.stage import Scene
 from pslib.errors import UserError
 from pslib.evaluation.attribution import branch_embeddings
-from pslib.evaluation.factors import with_neighbour
+from pslib.evaluation.factors import with_neighbor
 from pslib.models.batching import batch_images
 from pslib.models.roi_alignps import RoiAlignPS
 
@@ -101,7 +101,7 @@ def walk_in(appearance: Person, gap: float, front: bool = False) -> Callable[[Sc
     def change(scene: Scene, place: int) -> Scene:
         height, width = scene.size
         side = 1 if scene.placements[place].x < width / height / 2 else -1
-        return with_neighbour(scene, appearance, side * gap, place, front)
+        return with_neighbor(scene, appearance, side * gap, place, front)
 
     return change
 

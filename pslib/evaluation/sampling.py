@@ -69,7 +69,7 @@ def _taps(offset: Tensor, places: Tensor, stride: int) -> Tensor:
     cell = (places / stride).floor().long()
     x, y = cell[..., 0].clamp(0, width - 1), cell[..., 1].clamp(0, height - 1)
     moved = offset[0, :, y, x].permute(1, 2, 0).unflatten(-1, (9, 2)).flip(-1)  # offsets are y before x
-    grid = torch.tensor([[column, row] for row in (-1, 0, 1) for column in (-1, 0, 1)])
+    grid = torch.tensor([[column, row] for row in (-1, 0, 1) for column in (-1, 0, 1)], device=offset.device)
     return (torch.stack([x, y], dim=-1)[:, :, None] + grid + moved + 0.5) * stride
 
 

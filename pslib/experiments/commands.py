@@ -84,15 +84,33 @@ def apply_overrides(recipe: Recipe, overrides: list[str]) -> Recipe:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
-        kinds = [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
-        if type(value) is int and float in kinds:
+        if type(value) is int and float in (hint, *get_args(hint)) and get_origin(hint) is not tuple:
             value = float(value)
-        if type(value) not in kinds:
-            wanted = " or ".join(kind.__name__ for kind in kinds)
+        if not _fits(value, hint):
+            wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            wanted = wanted.replace(" | ", " or ").replace("NoneType", "None")
             now = getattr(target, last)
             raise UserError(f"--set {override}: {name} must be of type {wanted} (now {now!r}): write one alike.")
         changes[name.replace(".", "__")] = value
     return recipe.with_(**changes)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of the type a field asks for, what a tuple holds included; a float may be written as an int.
+
+    >>> _fits((3, 4.5), tuple[float, ...]), _fits((3,), tuple[int, int]), _fits(None, int | None), _fits(True, int)
+    (True, False, True, False)
+    """
+    if isinstance(hint, UnionType):
+        return any(_fits(value, kind) for kind in get_args(hint))
+    if get_origin(hint) is not tuple:
+        return type(value) is hint or (hint is float and type(value) is int)
+    kinds = get_args(hint)
+    if type(value) is not tuple:
+        return False
+    if kinds[-1] is Ellipsis:
+        return all(_fits(one, kinds[0]) for one in value)
+    return len(value) == len(kinds) and all(map(_fits, value, kinds))
 
 
 def device() -> str:

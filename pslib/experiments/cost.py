@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pslib.errors import UserError, require_choice
+from pslib.errors import UserError, require_choice, require_writable
 from pslib.evaluation.cost import Times, answer, fixed_boxes, images_of, parameter_count, peak_memory, take_turns
 from pslib.evaluation.fast import PRECISIONS, prepare
 from pslib.evaluation.flops import count_flops
@@ -164,6 +164,8 @@ def run_cost(
     one piece.
     """
     require_choice("precision", precision, PRECISIONS)
+    if repeats < 1:
+        raise UserError(f"repeats={repeats} time nothing: give at least 1.")
     if not models or not boxes or min(size) < 32:
         raise UserError(
             f"{len(models)} models on an image of {size} px with {list(boxes)} people measure nothing: give a model, a "
@@ -218,12 +220,18 @@ def run_cost(
 def bench_cost(options: Any) -> None:
     """``pslib bench cost``: the options of the command line, checked and handed on; prints the table."""
     sides = options.size.lower().split("x")
-    if len(sides) != 2 or not all(side.isdigit() for side in sides):
+    if not re.fullmatch(r"[0-9]{1,6}x[0-9]{1,6}", options.size.lower()):
         raise UserError(f"--size {options.size} is no size: give width and height in px, e.g. 1500x900.")
     size = (int(sides[0]), int(sides[1]))
     models = tuple(options.models or MODELS)
-    record = run_cost(size, options.boxes, options.repeats, options.device, options.precision, models, options.out)
-    print("\n".join(table_lines(record)))
+    if options.out is not None:
+        if options.out.is_dir():
+            raise UserError(f"--out {options.out} is a folder: name a file in it.")
+        require_writable(options.out.absolute().parent)
+    record = run_cost(size, options.boxes, options.repeats, options.device, options.precision, models)
+    print("\n".join(table_lines(record)))  # shown, whatever becomes of the file
+    if options.out is not None:
+        write_json(options.out, record, sort_keys=True)
 
 
 def _call(model: nn.Module, image: Tensor, boxes: int) -> Callable[[], object]:

@@ -21,8 +21,8 @@ from pslib.training.warm_up import ensure_warm_start
 __all__ = ["reproduce", "records", "stale_records", "drop", "ledger", "series_results"]
 
 
-def reproduce(options: Namespace) -> None:
-    """Compute what is missing of an experiment and say for every run how it came out."""
+def reproduce(options: Namespace) -> int:
+    """Compute what is missing of an experiment and say for every run how it came out; 1 if some failed."""
     experiment = find_experiment(options.experiment)
     kinds = kinds_of(experiment, options.kind)
     jobs = jobs_of(experiment, options.profile, kinds, options.seeds)
@@ -38,6 +38,7 @@ def reproduce(options: Namespace) -> None:
         say(f"[{number} of {len(jobs)}] {line}")
     if failed:
         say(f"{failed} of {len(jobs)} runs failed; their records keep the loss curves up to there.")
+    return int(failed > 0)
 
 
 def _here(options: Namespace, jobs: list[Job]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
 from pslib.data.validation import carve_fold
-from pslib.errors import NotFiniteError, UserError
+from pslib.errors import NotFiniteError, UserError, require_writable
 from pslib.evaluation.cbgm import ContextMatching
 from pslib.evaluation.detection import detection_metrics
 from pslib.evaluation.gallery import GalleryEmbeddings, SearchModel, embed_gallery
@@ -251,6 +251,8 @@ def run(
         if kept or read_record(path).info["status"] == "diverged":
             return path
     checkpoint = checkpoint_of(work, run_hash, seed)
+    # Before the training: found out after it, all of it would be lost.
+    require_writable(stem.parent, work, *([] if weights is None else [weights.parent]))
     if recipe.folds:
         data = fold_of(data, recipe.folds, seed)
     started = time.perf_counter()

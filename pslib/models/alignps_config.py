@@ -72,6 +72,15 @@ class AlignPSConfig:
                 "give e.g. ('res4', 'res5')."
             )
         require_memory(self.queue_size, self.oim_momentum)
+        for name in ("channels", "detections_per_image"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is too small: give at least 1.")
+        if self.head_depth < 0:
+            raise UserError(f"head_depth={self.head_depth} is no number of layers: give 0 or more.")
+        for name in ("temperature", "queue_temperature"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name}={value} must be above 0: OIM divides by it.")
         if self.focal_gamma != 0 and not 1 <= self.focal_gamma < math.inf:
             raise UserError(
                 f"focal_gamma={self.focal_gamma} has no gradient where a person is recognized for sure: give 0, or 1 "

@@ -161,7 +161,7 @@ class ResNetBackbone(nn.Module):
     ):
         super().__init__()
         norm = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
-        self.body = torchvision.models.get_model(name, weights=weights, norm_layer=norm)
+        self.body = _of_torchvision(name, weights, norm_layer=norm)
         stages = (self.body.layer2, self.body.layer3, self.body.layer4)
         self.channels = tuple(stage[0].downsample[0].out_channels for stage in stages)
         self.body.fc = nn.Identity()
@@ -206,7 +206,7 @@ class VGGBackbone(nn.Module):
     def __init__(self, name: str = "vgg16", weights: str | None = None, frozen: bool = False):
         super().__init__()
         layout = {"vgg11": "vgg11_bn", "vgg16": "vgg16"}[name]
-        layers = torchvision.models.get_model(layout, weights=weights).features
+        layers = _of_torchvision(layout, weights).features
         pools = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         self.body, self.last_block = layers[: pools[3]], layers[pools[3] : pools[4]]
         if frozen:
@@ -246,6 +246,14 @@ def _plain(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequentia
     )
 
 
+def _of_torchvision(name: str, weights: str | None, **arguments: object) -> nn.Module:
+    """torchvision's model; UserError for weights that it does not offer."""
+    if weights is not None:
+        offered = [one.name for one in torchvision.models.get_model_weights(name)]
+        require_choice(f"set of weights of {name}", weights, ["DEFAULT", *dict.fromkeys(offered)])
+    return torchvision.models.get_model(name, weights=weights, **arguments)
+
+
 def _hold(*modules: nn.Module) -> None:
     """Leave the weights of ``modules`` out of training."""
     for module in modules:
@@ -256,7 +264,9 @@ def _norms_as_constants(module: nn.Module) -> None:
     """Put constants of the same names in place of all batch normalisations in ``module``."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, FrozenBatchNorm2d(child.num_features, child.eps))
+            constant = FrozenBatchNorm2d(child.num_features, child.eps)
+            constant.load_state_dict(child.state_dict())  # it may come with pretrained statistics
+            setattr(module, name, constant)
         else:
             _norms_as_constants(child)
 

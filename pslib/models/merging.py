@@ -1,8 +1,8 @@
 """Maps of several sizes brought together as AlignPS's neck does it, and a convolution that spares itself the copies.
 
-AFA (AlignPS, Sec. III-B2) enlarges a coarse map to the size of the next finer one, lays both beside each other, and
-does so again.  A convolution over the result, deformable or not, may multiply every cell by its kernel before it adds
-up what its taps read (:mod:`pslib.ops`); that and enlarging by copies may be done in either order.  A cell of P5 is 16
+AFA (AlignPS, Sec. III-B) enlarges a coarse map to the size of the next finer one, lays both beside each other, and does
+so again.  A convolution over the result, deformable or not, may multiply every cell by its kernel before it adds up
+what its taps read (:mod:`pslib.ops`); that and enlarging by copies may be done in either order.  A cell of P5 is 16
 cells of P3: multiplied before it is enlarged, 15 of these 16 products need not be made, more than half of all for three
 maps of equal width.  Training on a CPU does so, and so do prepared models (:mod:`pslib.evaluation.fast`); without
 gradients a layer computes what it is defined as, and they are held against it.

@@ -65,11 +65,17 @@ class TrainingBatches(Dataset):
     def _image(self, index: int) -> Tensor:
         if index not in self.cache:
             image = read_image(self.frames[index].path)
-            if self.cached_bytes + image.nbytes > CACHE_BYTES // max(1, self.recipe.workers):  # each has a cache
+            if not self._keeps(image):
                 return image
             self.cache[index] = image
-            self.cached_bytes += image.nbytes
         return self.cache[index]
+
+    def _keeps(self, image: Tensor) -> bool:
+        """Whether there is room to keep ``image``, which counts from now on; each loader process has its share."""
+        if self.cached_bytes + image.nbytes > CACHE_BYTES // max(1, self.recipe.workers):
+            return False
+        self.cached_bytes += image.nbytes
+        return True
 
     def loader(self, first: int, last: int) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
         """Batches of the steps first..last-1, read ahead by ``recipe.workers`` processes."""

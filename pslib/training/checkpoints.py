@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from pslib.errors import UserError
+from pslib.errors import UserError, remedy
 from pslib.models.families import build, config_from_dict, family_of_config, identities_of, without_download
 
 __all__ = ["compact", "save_checkpoint", "load_checkpoint", "save_weights", "load_weights", "load_model", "stored_run"]
@@ -34,7 +34,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write the checkpoint {path} ({error}): free some space and start again.") from None
+        raise UserError(f"cannot write the checkpoint {path} ({error}): {remedy(error)} and start again.") from None
 
 
 def load_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
@@ -56,7 +56,10 @@ def load_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
 
 
 def compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors as they are stored: kernels with 8 bits a weight and a scale per output channel, the rest with 16."""
+    """Tensors as they are stored: kernels with 8 bits a weight and a scale per output channel, the rest with 16.
+
+    What 16 bits cannot hold (65,504 and more, as a variance may be) keeps its 32.
+    """
     stored: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.ndim == 4:
@@ -64,7 +67,8 @@ def compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             stored[name] = (tensor / scale).round().to(torch.int8).contiguous()
             stored[name + SCALE] = scale.contiguous()
         else:
-            stored[name] = tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
+            narrow = tensor.half() if tensor.is_floating_point() else tensor
+            stored[name] = (tensor if torch.isinf(narrow).any() else narrow).contiguous()
     return stored
 
 
@@ -84,7 +88,7 @@ def save_weights(path: Path, model: nn.Module, note: Mapping[str, str] | None = 
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write the weights {path} ({error}): free some space and start again.") from None
+        raise UserError(f"cannot write the weights {path} ({error}): {remedy(error)} and start again.") from None
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

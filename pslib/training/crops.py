@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from pslib.data.annotations import PersonSearchSet
-from pslib.training.batches import CACHE_BYTES, TrainingBatches
+from pslib.training.batches import TrainingBatches
 from pslib.training.recipe import Recipe
 
 __all__ = ["CropBatches", "background_box"]
@@ -58,10 +58,9 @@ class CropBatches(TrainingBatches):
         if index not in self.resized:
             frame, box, _ = self.crops[index]
             crop = self._crop(self._image(frame), box)
-            if self.cached_bytes + crop.nbytes > CACHE_BYTES:
+            if not self._keeps(crop):
                 return crop
             self.resized[index] = crop
-            self.cached_bytes += crop.nbytes
         return self.resized[index]
 
     def _crop(self, image: Tensor, box: np.ndarray) -> Tensor:

@@ -135,6 +135,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if require_choice("stage", self.stage, STAGES) == "crops" and family_of(self) != "two-stage":
             raise UserError(f"the recipe {self.name} has no classifier of crops: leave stage at 'scenes'.")
+        if not self.name or "/" in self.name:
+            raise UserError(f"the name {self.name!r} of a recipe cannot name a file: give one without a slash.")
         if self.folds < 0 or self.folds == 1:
             raise UserError(f"folds={self.folds} leave nobody to train on: give 2 or more, or 0 for none.")
         if not 0 <= self.search_threshold < 1:

@@ -122,7 +122,7 @@ def test_a_checkpoint_of_the_run_with_other_contents_is_one_sentence(tmp_path):
     train(toy_recipe(), toy_split("train"), 0, run="r", checkpoint=path, checkpoint_every=2, stop_after=3)
     state = load_checkpoint(path, "r")
     lacking = [{name: value for name, value in state.items() if name != one} for one in ("model", "curves", "step")]
-    others = ({"model": {}}, {"model": []}, {"optimizer": {}}, {"scaler": 1}, {"curves": {"loss": {}}}, {"step": "x"})
+    others = ({"model": {}}, {"model": []}, {"optimizer": {}}, {"curves": {"loss": {}}}, {"step": "x"})
     for content in (*lacking, *(state | other for other in others)):
         save_checkpoint(path, content)
         with pytest.raises(UserError, match=r"cannot be read \(\w+\): delete it\.$") as error:

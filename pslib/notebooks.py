@@ -1,5 +1,6 @@
 """Executing the series: copies under ``build/`` for a reader, in place to publish."""
 
+import asyncio
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 from pslib import paths
 from pslib.errors import UserError
@@ -37,15 +38,17 @@ def run_series(
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))
     target = paths.build_dir() / "notebooks"
     target.mkdir(parents=True, exist_ok=True)
+    for path in wanted:  # one that cannot be read is told before the others have run
+        prepared(path, profile)
     start = time.perf_counter()
-    stop = Event()
+    stop, kernels = Event(), _Kernels()
 
     def run_one(path: Path) -> str:
         """How it went, in words; none if the series was stopped before this notebook's turn."""
         if stop.is_set():
             return ""
         copy = target / path.name
-        seconds, failure = _execute_file(path, copy, profile, timeout, {"OMP_NUM_THREADS": threads})
+        seconds, failure = _execute_file(path, copy, profile, timeout, {"OMP_NUM_THREADS": threads}, kernels.add)
         if failure is None:
             return f"{path.name}: {seconds:.0f} s"
         stop.set()
@@ -57,8 +60,9 @@ def run_series(
             for run in progress(as_completed(runs), "notebooks", total=len(runs)):
                 if words := run.result():
                     say(words)
-        except BaseException:  # an interrupt among them: what has not begun does not begin
+        except BaseException:  # an interrupt among them: what has not begun does not begin, what runs is ended
             stop.set()
+            kernels.end()
             raise
     if stop.is_set():
         return 1
@@ -112,10 +116,14 @@ def chosen(only: Sequence[str] = ()) -> list[Path]:
 
 
 def prepared(path: Path, profile: str = "tiny"):
-    """The notebook without outputs, its ``parameters`` cell naming ``profile``."""
+    """The notebook without outputs, its ``parameters`` cell naming ``profile``; UserError if it cannot be read."""
     import nbformat
 
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
+        kind = type(error).__name__
+        raise UserError(f"the notebook {path} cannot be read ({kind}): git restores what was committed.") from None
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -131,11 +139,12 @@ def execute(
     timeout: int | None = None,
     environment: dict[str, str] | None = None,
     afterwards: Callable | None = None,
+    begun: Callable | None = None,
 ) -> None:
     """Run every cell in a fresh kernel whose working directory is ``folder``; raises at the first error.
 
-    The kernel sees this package, plain progress and ``environment``.  ``afterwards(client)`` may run more
-    cells in the same kernel before it ends.
+    The kernel sees this package, plain progress and ``environment``.  ``begun(client)`` is called once the kernel runs;
+    ``afterwards(client)`` may run more cells in the same kernel before it ends.
     """
     from nbclient import NotebookClient
 
@@ -149,14 +158,42 @@ def execute(
         resources={"metadata": {"path": str(folder)}}, extra_arguments=["--log-level=40"],
     )
     with client.setup_kernel(env=kernel_environment):
+        if begun is not None:
+            begun(client)
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
         if afterwards is not None:
             afterwards(client)
 
 
+class _Kernels:
+    """The kernels of a series, which Ctrl-C does not reach: each is in a session of its own."""
+
+    def __init__(self):
+        self.running, self.ended, self.lock = [], False, Lock()
+
+    def add(self, client) -> None:
+        """Note the kernel of a client; raises KeyboardInterrupt if it has begun too late."""
+        with self.lock:
+            if self.ended:
+                raise KeyboardInterrupt
+            self.running.append(client.km.provisioner)
+
+    def end(self) -> None:
+        """Kill all kernels with what they have started: whoever waits for one is told within a second or two."""
+        with self.lock:
+            self.ended = True
+        for kernel in self.running:
+            asyncio.run(kernel.kill())
+
+
 def _execute_file(
-    path: Path, target: Path, profile: str, timeout: int | None, environment: dict[str, str] | None = None
+    path: Path,
+    target: Path,
+    profile: str,
+    timeout: int | None,
+    environment: dict[str, str] | None = None,
+    begun: Callable | None = None,
 ) -> tuple[float, str | None]:
     """Execute ``path`` into ``target``; (seconds, None or what went wrong). Written even when a cell fails."""
     import nbformat
@@ -165,7 +202,7 @@ def _execute_file(
     notebook, failure = prepared(path, profile), None
     start = time.perf_counter()
     try:
-        execute(notebook, path.parent, timeout, environment)
+        execute(notebook, path.parent, timeout, environment, begun=begun)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         # A cell's own error ends with what went wrong; one of waiting too long begins with it and ends in the source.
         lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()  # without terminal colours

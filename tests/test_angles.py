@@ -85,9 +85,18 @@ def test_the_command_makes_a_record_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(angles, "measure_angles", lambda *_: pytest.fail("made again"))
     assert main(arguments) == 0
     assert is_stale(record | {"hash": "0"}) and angle_record("t2", seed=1) is None
-    path.write_text("{")
-    assert main(arguments) == 2
-    assert "pslib gradients t1 --kind cuhk-sysu --seed 1" in capsys.readouterr().err
+    short = [record | {"points": points} for points in ([], [{}], [record["points"][0] | {"summed": {"neck": {}}}])]
+    for damaged in ("{", "[]", "{}", *map(json.dumps, short)):
+        path.write_text(damaged)
+        assert main(arguments) == 2
+        assert "pslib gradients t1 --kind cuhk-sysu --seed 1" in capsys.readouterr().err
+
+
+def test_all_names_are_looked_up_before_the_first_training(monkeypatch, capsys):
+    monkeypatch.setattr(angles, "open_run_data", lambda *_: pytest.fail("the first has begun"))
+    for name, said in (("foo", "unknown"), ("ian", "ian is no AlignPS")):
+        assert main(["gradients", "t1", name]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_other_models_have_no_such_neck(tmp_path):

@@ -1,19 +1,21 @@
 """Training batches as functions of seed and step: order, targets, flips, sizes, loader processes."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_sets import toy_recipe, toy_split
+from toy_sets import toy_recipe, toy_root, toy_split
 
 from pslib.data.annotations import UNLABELLED, PersonSearchSet
-from pslib.data.loading import read_image
+from pslib.data.loading import load, read_image
 from pslib.data.transforms import TrainTransform
 from pslib.errors import UserError
 from pslib.training.batches import TrainingBatches
+from pslib.training.crops import CropBatches
 
 
 def test_batches_follow_from_seed_and_step_alone():
@@ -110,6 +112,18 @@ def test_loader_processes_change_nothing():
     for (images, targets), (images_there, targets_there) in zip(here, there, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(images, images_there, strict=True))
         assert all(torch.equal(a[k], b[k]) for a, b in zip(targets, targets_there, strict=True) for k in a)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("shown", [TrainingBatches, CropBatches])
+def test_a_damaged_image_is_one_sentence_from_whatever_process(tmp_path, shown, workers):
+    data = load("cuhk-sysu", shutil.copytree(toy_root(), tmp_path / "set"), "train")
+    for frame in data.frames:
+        frame.path.write_bytes(frame.path.read_bytes()[:200])
+    with pytest.raises(UserError) as error:
+        next(shown(toy_recipe(workers=workers), data, seed=0).loader(0, 2))
+    said = str(error.value)
+    assert str(tmp_path) in said and "\n" not in said and said.endswith(".")
 
 
 def test_images_are_decoded_once_while_they_fit(monkeypatch):

@@ -117,6 +117,19 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(toy_recipe(), toy_split("train"), 0, run="two-s0", checkpoint=path)
 
 
+def test_a_checkpoint_of_the_run_with_other_contents_is_one_sentence(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    train(toy_recipe(), toy_split("train"), 0, run="r", checkpoint=path, checkpoint_every=2, stop_after=3)
+    state = load_checkpoint(path, "r")
+    lacking = [{name: value for name, value in state.items() if name != one} for one in ("model", "curves", "step")]
+    others = ({"model": {}}, {"model": []}, {"optimizer": {}}, {"curves": {"loss": {}}}, {"step": "x"})
+    for content in (*lacking, *(state | other for other in others)):
+        save_checkpoint(path, content)
+        with pytest.raises(UserError, match=r"cannot be read \(\w+\): delete it\.$") as error:
+            train(toy_recipe(), toy_split("train"), 0, run="r", checkpoint=path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
 def damage(path: Path, kind: str) -> None:
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -3,7 +3,11 @@
 import base64
 import io
 import json
+import os
 import re
+import signal
+import threading
+import time
 
 import nbformat
 import numpy as np
@@ -293,6 +297,44 @@ def test_no_notebook_is_started_after_one_that_failed(checkout, capsys):
     text = capsys.readouterr().out
     assert "00_x.ipynb: failed" in text and "01_y" not in text
     assert not (checkout / "build" / "notebooks" / "01_y.ipynb").exists()
+
+
+def test_an_interrupt_ends_the_kernels(checkout, capsys):
+    waits = "import os, pathlib, time\npathlib.Path('{}').write_text(str(os.getpid()))\ntime.sleep(90)"
+    for number, name in enumerate("ab"):
+        write(checkout / "notebooks", f"0{number}_x.ipynb", waits.format(name))
+    began = [checkout / "notebooks" / name for name in "ab"]
+
+    def interrupt():
+        while not all(path.exists() and path.read_text() for path in began):
+            time.sleep(0.05)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    sent = []
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert main(["notebooks", "run", "--jobs", "2"]) == 130
+    assert time.monotonic() - sent[0] < 45, "it waited for the cells"
+    assert "interrupted" in capsys.readouterr().err
+    for path in began:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+    late = notebooks._Kernels()
+    late.end()
+    with pytest.raises(KeyboardInterrupt):  # of a kernel that was about to start
+        late.add(None)
+
+
+@pytest.mark.parametrize("text", ["", '{"cells": [', "[]", "{}", '{"cells": [3], "nbformat": 4, "metadata": {}}'])
+def test_a_damaged_notebook_is_one_sentence_before_the_others_run(checkout, capsys, text):
+    write(checkout / "notebooks", "00_x.ipynb", "1 / 0")
+    damaged = checkout / "notebooks" / "01_y.ipynb"
+    damaged.write_text(text)
+    for arguments in (["run"], ["publish", "1"]):
+        assert main(["notebooks", *arguments]) == 2
+        said = capsys.readouterr()
+        assert f"the notebook {damaged} cannot be read" in said.err and "git restores" in said.err and not said.out
+    assert damaged.read_text() == text
 
 
 def test_publish_writes_back_clean_and_records_time(checkout, capsys):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -172,19 +173,54 @@ def test_two_processes_lose_and_double_nothing(tmp_path, start, undisturbed):
     assert len(computed) == 4  # each run by one of the two
 
 
+def with_site(root, text) -> dict[str, str]:
+    """The environment of a process under ``root`` that runs ``text`` at its start, and so do those that it starts."""
+    site = root / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(text)
+    sources = [site, Path(__file__).parent, Path(pslib.__path__[0]).parent]
+    return os.environ | {"PSLIB_ROOT": str(root), "PSLIB_PLAIN": "1", "OMP_NUM_THREADS": "1",
+                         "PYTHONPATH": os.pathsep.join(map(str, sources))}  # fmt: skip
+
+
+SHARED = [sys.executable, "-m", "pslib", "reproduce", "toy", "--seeds", "1", "--workers", "2"]
+
+
 def test_workers_share_the_work(tmp_path, undisturbed):
     root = make_root(tmp_path)
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text("import toy_experiment\ntoy_experiment.install()\n")
-    sources = [tmp_path / "site", Path(__file__).parent, Path(pslib.__path__[0]).parent]
-    environment = os.environ | {"PSLIB_ROOT": str(root), "PSLIB_PLAIN": "1", "OMP_NUM_THREADS": "1",
-                                "PYTHONPATH": os.pathsep.join(map(str, sources))}  # fmt: skip
-    command = [sys.executable, "-m", "pslib", "reproduce", "toy", "--seeds", "1", "--workers", "2"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    environment = with_site(root, "import toy_experiment\ntoy_experiment.install()\n")
+    done = subprocess.run(SHARED, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[2 of 2]" in done.stdout and done.stdout.count("search mAP") == 2
     # With more threads each, sums differ in the last bits: the same runs, not the same bits.
     assert set(contents(root)) == set(undisturbed)
+
+
+ENDLESS = """
+import os, time, toy_experiment
+from pslib.experiments import reproduce
+toy_experiment.install()
+alive = os.open(os.environ["ALIVE"], os.O_WRONLY)
+def run(*_, **__):
+    os.write(alive, b"x")
+    time.sleep(90)  # longer than the test waits
+reproduce.run = run
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 130), ("SIGHUP", 130), ("SIGKILL", -signal.SIGKILL)])
+def test_the_workers_end_with_their_watcher(tmp_path, number, code):
+    """Planted fault: they go on for days, and nobody knows."""
+    os.mkfifo(tmp_path / "alive")
+    ended = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    environment = with_site(make_root(tmp_path / "root"), ENDLESS) | {"ALIVE": str(tmp_path / "alive")}
+    watcher = subprocess.Popen(SHARED, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(2):
+        assert select.select([ended], [], [], PATIENCE)[0] and os.read(ended, 1) == b"x"
+    watcher.send_signal(getattr(signal, number))
+    assert watcher.wait(60) == code
+    assert select.select([ended], [], [], 60)[0] and os.read(ended, 1) == b"", "a worker still holds the other end"
+    os.close(ended)
 
 
 @pytest.fixture
@@ -281,6 +317,7 @@ def test_a_row_under_another_name_is_the_same_run(here, capsys):
         (["toy", "--kind", "prw"], "unknown set of toy 'prw': choose cuhk-sysu"),
         (["toy", "--seeds", "0"], "give --seeds at least 1"),
         (["toy", "--seeds", "-1"], "-1 seeds"),
+        (["toy", "--seeds", "1000000000"], "give --seeds at most 1000"),
         (["toy", "--workers", "0"], "give --workers at least 1"),
         (["toy", "--seeds", "two"], "two"),
     ],

@@ -97,7 +97,7 @@ def test_a_trial_that_diverges_is_noted_with_its_reason(project, capsys):
 
 def _add_many(path, name):
     for number in range(20):
-        add_trial({"recipe": name, "number": number}, path)
+        add_trial({"recipe": name, "settings": {}, "seed": number, "set": "prw"}, path)
 
 
 def test_processes_that_add_at_once_lose_nothing(tmp_path):
@@ -107,7 +107,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path):
         worker.start()
     for worker in workers:
         worker.join()
-    found = [(one["recipe"], one["number"]) for one in read_trials(path)]
+    found = [(one["recipe"], one["seed"]) for one in read_trials(path)]
     assert sorted(found) == [(name, number) for name in "ab" for number in range(20)]
 
 
@@ -117,7 +117,7 @@ def test_mistakes_are_one_sentence(project, capsys, tmp_path):
     with pytest.raises(UserError, match="no validation people"):
         run_trial(toy_recipe(), 0, replace(toy_data(), validation=None), tmp_path)
     trials.trials_path().parent.mkdir(parents=True, exist_ok=True)
-    for damaged in ("[", json.dumps({"recipe": "alignps"})):
+    for damaged in ("[", json.dumps({"recipe": "alignps"}), "[1]", "[{}]"):
         trials.trials_path().write_text(damaged)
         with pytest.raises(UserError, match="trials.json cannot be read: git restores"):
             read_trials()

@@ -1,4 +1,4 @@
-"""A pool of processes for drawing: it starts at once and ends with whoever started it."""
+"""Processes that end with whoever started them, and a pool of such for drawing, which starts at once."""
 
 import multiprocessing
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-__all__ = ["process_pool"]
+__all__ = ["end_with_starter", "process_pool"]
 
 
 def process_pool(workers: int, start: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
@@ -24,12 +24,20 @@ def process_pool(workers: int, start: Callable[..., None] | None = None, *argume
 
 
 def _start_worker(start: Callable[..., None] | None, arguments: tuple) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _end_after(multiprocessing.parent_process().join)
     if start is not None:
         start(*arguments)
 
 
-def _end_with_parent() -> None:
-    # Workers of a killed parent would wait for work for ever, and with them the locks that they inherited.
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def end_with_starter() -> None:
+    """Of a program whose standard input is a pipe: end it as soon as nobody holds the other end any more."""
+    _end_after(lambda: os.read(0, 1))  # not sys.stdin, whose lock a process forked meanwhile would inherit
+
+
+def _end_after(parent: Callable[[], object]) -> None:
+    # Workers of a killed parent would wait for work for ever or go on, and with them the locks that they hold.
+    def wait() -> None:
+        parent()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -31,6 +31,7 @@ __all__ = ["angle_record", "angles", "angles_path", "is_stale", "measure_angles"
 
 BATCHES, HALVINGS = 16, 100  # training scenes that gradients are taken on, and ways to halve them
 EARLY = (4, 16, 40, 90)  # steps, beside the sixths of the schedule
+NAMES = ("recipe", "set", "profile", "hash")  # what a record says of the training it is of
 
 
 def measuring_steps(steps: int) -> tuple[int, ...]:
@@ -57,8 +58,7 @@ def measure_angles(
     Under ``points`` an entry for each step measured: ``step``, and for "single" batches and "summed" halves of them
     what :func:`pslib.training.gradients.meeting_of` says of each shared part.
     """
-    if family_of(recipe) != "alignps":
-        raise UserError(f"{recipe.name} is no AlignPS: its losses do not meet in one neck; give alignps, t1, t2 ...")
+    _require_shared_neck(recipe)
     shown = TrainingBatches(recipe, data.train, seed=seed + 1)  # other scenes, sizes and flips than the training's
     probe = [shown[number] for number in range(batches)]
 
@@ -81,6 +81,11 @@ def measure_angles(
     return {"batches": batches, "halvings": halvings, "points": _rounded(curves.validation)}
 
 
+def _require_shared_neck(recipe: Recipe) -> None:
+    if family_of(recipe) != "alignps":
+        raise UserError(f"{recipe.name} is no AlignPS: its losses do not meet in one neck; give alignps, t1, t2 ...")
+
+
 def angles_path(name: str, kind: str, seed: int, folder: Path | None = None) -> Path:
     """Where the record of a recipe is kept."""
     return (folder or paths.results_dir()) / "gradients" / f"{name}-{kind}-s{seed}.json"
@@ -91,11 +96,34 @@ def angle_record(
 ) -> dict[str, Any] | None:
     """The committed record of a recipe, None where there is none."""
     path = angles_path(name, kind, seed, folder)
+    if not path.exists():
+        return None
     try:
-        return json.loads(path.read_text()) if path.exists() else None
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
+        found = None
+    if not _is_record(found):
         command = f"pslib gradients {name} --kind {kind} --seed {seed}"
-        raise UserError(f"the record {path} cannot be read: delete it and run `{command}`.") from None
+        raise UserError(f"the record {path} cannot be read: delete it and run `{command}`.")
+    return found
+
+
+def _is_record(content: Any) -> bool:
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in NAMES):
+        return False
+    points = content.get("points")
+    return isinstance(points, list) and bool(points) and all(map(_is_point, points))
+
+
+def _is_point(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        return False
+    ways = [content.get(way) for way in ("single", "summed")]
+    return all(isinstance(way, dict) and all(map(_is_meeting, way.values())) for way in ways)
+
+
+def _is_meeting(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(content.get(name), float) for name in ("between", "room"))
 
 
 def is_stale(record: dict[str, Any]) -> bool:
@@ -105,9 +133,11 @@ def is_stale(record: dict[str, Any]) -> bool:
 
 
 def angles(options: Namespace) -> None:
-    """Make the records that are asked for and not there yet."""
-    for name in options.recipes:
-        recipe = find_recipe(name, options.kind)
+    """Make the records that are asked for and not there yet; raises UserError before the first if one cannot be."""
+    recipes = {name: find_recipe(name, options.kind) for name in options.recipes}
+    for recipe in recipes.values():
+        _require_shared_neck(recipe)
+    for name, recipe in recipes.items():
         path = angles_path(name, recipe.kind, options.seed)
         work = paths.build_dir() / "gradients"
         data = open_run_data(recipe.kind, recipe.profile, None)

@@ -6,10 +6,13 @@ computed once.  The lock goes with its process: a killed run is taken up from it
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +31,10 @@ from pslib.training.recipe import Recipe, recipe_hash
 __all__ = ["Job", "default_work", "jobs_of", "kinds_of", "reproduce", "start_workers", "watch"]
 
 Work = Iterator[str]
+
+MOST_SEEDS = 1000  # far more than anybody waits for; the runs of a billion fill the memory before the first begins
+# The command ``pslib``, for a worker: it ends with its watcher, however that ends.
+WORKER = "import pslib.cli, pslib.data.workers as workers; workers.end_with_starter(); pslib.cli.entry()"
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,12 @@ def jobs_of(experiment: Experiment, profile: str, kinds: Sequence[str], seeds: i
     """All runs of an experiment, every row of one seed before the next seed begins.
 
     Cross-validated rows have a run for each fold, whatever ``seeds`` says.  Raises UserError if ``seeds`` is below 1 or
-    there is no such profile.
+    above :data:`MOST_SEEDS`, or there is no such profile.
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds are no runs of {experiment.name}: give --seeds at least 1.")
+    if seeds > MOST_SEEDS:
+        raise UserError(f"{seeds} seeds are too many runs of {experiment.name}: give --seeds at most {MOST_SEEDS}.")
     rows = [(label, kind) for kind in kinds for label in experiment.rows]
     recipes = [(label, at_profile(experiment.recipe(label, kind), profile)) for label, kind in rows]
     return [
@@ -143,17 +152,21 @@ def _outcome(path: Path) -> str:
 def start_workers(arguments: Sequence[str], workers: int, logs: Path) -> list[subprocess.Popen]:
     """Start ``pslib reproduce`` with ``arguments`` in ``workers`` processes; their output goes to files in ``logs``.
 
+    They end with this process, killed or not: then nobody holds the other end of their standard input any more.
+
     Each process gets its share of the cores: two runs of one thread do a tenth more than one run of two.
     """
     logs.mkdir(parents=True, exist_ok=True)
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     environment = os.environ | {"OMP_NUM_THREADS": threads, "PSLIB_PLAIN": "1"}
-    command = [sys.executable, "-m", "pslib", "reproduce", *arguments]
+    command = [sys.executable, "-c", WORKER, "reproduce", *arguments]
     running = []
     for number in range(workers):
         log = logs / f"worker-{number}.log"
         with log.open("w") as stream:
-            running.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
+            running.append(
+                subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=stream, stderr=stream)
+            )
     return running
 
 
@@ -167,32 +180,52 @@ def watch(
 ) -> Work:
     """Lines of the jobs as the ``workers`` settle them; raises ``failed(number)`` if a worker ends with a mistake.
 
-    The workers go with the watcher: when it is interrupted or closed, they are ended, their runs to be taken up later.
+    The workers go with the watcher: when it is interrupted, asked to end or closed, they are ended, their runs to be
+    taken up later.
     """
     waiting = {job: recipe_hash(job.recipe, fingerprints[job.recipe.kind]) for job in jobs}
     try:
-        running = True
-        while running:
-            running = any(process.poll() is None for process in workers)
-            for job, run_hash in list(waiting.items()):
-                path = find_record(records, job.recipe, run_hash, job.seed)
-                if path.exists():
-                    try:
-                        line = f"{job.name}: {_outcome(path)}"
-                    except UserError:  # a worker is about to set it aside
-                        continue
-                    del waiting[job]
-                    yield line
-            if running:
-                time.sleep(pause)
+        with _stopped_by_signals():
+            running = True
+            while running:
+                running = any(process.poll() is None for process in workers)
+                for job, run_hash in list(waiting.items()):
+                    path = find_record(records, job.recipe, run_hash, job.seed)
+                    if path.exists():
+                        try:
+                            line = f"{job.name}: {_outcome(path)}"
+                        except UserError:  # a worker is about to set it aside
+                            continue
+                        del waiting[job]
+                        yield line
+                if running:
+                    time.sleep(pause)
         for number, process in enumerate(workers):
             if process.returncode != 0:
                 raise failed(number)
     finally:
         for process in workers:
-            if process.poll() is None:
+            with process:  # which waits for its end
                 process.terminate()
-                process.wait()
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP are what Ctrl-C is; one that is ignored (nohup) or handled already stays as it is."""
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def default_work() -> Path:

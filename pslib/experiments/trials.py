@@ -31,6 +31,7 @@ from pslib.training.warm_up import ensure_warm_start
 __all__ = ["add_trial", "read_trials", "run_trial", "trial", "trial_lines", "trials_path"]
 
 PARTS = 6  # of a training, each with the mean of its losses
+FIELDS = {"recipe": str, "settings": dict, "seed": int, "set": str}  # what every trial has, whatever came of it
 
 
 def trials_path() -> Path:
@@ -47,9 +48,13 @@ def read_trials(path: Path | None = None) -> list[dict[str, Any]]:
         return []
     except (OSError, ValueError):
         found = None
-    if not isinstance(found, list):
+    if not isinstance(found, list) or not all(map(_is_trial, found)):
         raise UserError(f"the trials in {path} cannot be read: git restores what was committed.")
     return found
+
+
+def _is_trial(one: Any) -> bool:
+    return isinstance(one, dict) and all(isinstance(one.get(name), kind) for name, kind in FIELDS.items())
 
 
 def add_trial(entry: Mapping[str, Any], path: Path | None = None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from pslib.data.annotations import PersonSearchSet
 from pslib.data.loading import read_image, training_labels, training_target
@@ -79,4 +79,27 @@ class TrainingBatches(Dataset):
 
     def loader(self, first: int, last: int) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
         """Batches of the steps first..last-1, read ahead by ``recipe.workers`` processes."""
-        return iter(DataLoader(Subset(self, range(first, last)), batch_size=None, num_workers=self.recipe.workers))
+        steps = _Steps(self, range(first, last))
+        for batch in DataLoader(steps, batch_size=None, num_workers=self.recipe.workers):
+            if isinstance(batch, str):
+                raise UserError(batch)
+            yield batch
+
+
+class _Steps(Dataset):
+    """The batches of some steps; where there is a mistake in one, what it says, which a loader process can hand over.
+
+    Raised in such a process it would reach the user as the text of a traceback.
+    """
+
+    def __init__(self, batches: TrainingBatches, steps: range):
+        self.batches, self.steps = batches, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> tuple[list[Tensor], list[dict[str, Tensor]]] | str:
+        try:
+            return self.batches[self.steps[index]]
+        except UserError as error:
+            return str(error)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,10 +128,13 @@ def train(
     curves, first = Curves(), 0
     state = load_checkpoint(checkpoint, run) if checkpoint else None
     if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        curves, first = Curves(**state["curves"]), state["step"]
+        try:
+            curves, first = _restore(state, model, optimizer, scaler)
+        except torch.OutOfMemoryError:  # no fault of the checkpoint's
+            raise
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
+            reason = type(error).__name__
+            raise UserError(f"the checkpoint {checkpoint} cannot be read ({reason}): delete it.") from None
     last = min(recipe.schedule.steps, stop_after or recipe.schedule.steps)
     seen, shown = recipe.schedule.first_step, CropBatches if recipe.stage == "crops" else TrainingBatches
     batches = shown(recipe, data, seed).loader(seen + first, seen + last)
@@ -185,6 +189,19 @@ def train(
                 },
             )
     return model.eval(), curves
+
+
+def _restore(
+    state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> tuple[Curves, int]:
+    """Bring a checkpoint's ``state`` back; its curves, and the step to go on with.
+
+    Contents that are not of today's model and code raise whatever they are taken for.
+    """
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    return Curves(**state["curves"]), int(state["step"])
 
 
 @contextmanager

@@ -6,9 +6,10 @@ and what to do about it.  The command line prints the sentence and exits with co
 """
 
 import difflib
+import os
 from collections.abc import Iterable
 
-__all__ = ["NotFiniteError", "UserError", "require_choice"]
+__all__ = ["NotFiniteError", "UnreadableError", "UserError", "require_choice"]
 
 MANY = 25  # from so many names on, a list of all hides the one that was meant
 
@@ -19,6 +20,17 @@ class UserError(Exception):
 
 class NotFiniteError(UserError):
     """A model made infinite or undefined numbers: what a diverged training leaves."""
+
+
+class UnreadableError(UserError):
+    """A file or folder that is there and may be whole, but cannot be read just now: a reason to stop, not to drop it.
+
+    >>> str(UnreadableError("x.json", PermissionError(13, "Permission denied")))
+    'x.json: Permission denied: make it readable, then run the command again.'
+    """
+
+    def __init__(self, path: os.PathLike | str, error: OSError):
+        super().__init__(f"{os.fspath(path)}: {error.strerror}: make it readable, then run the command again.")
 
 
 def require_choice(what: str, value: str, choices: Iterable[str]) -> str:

@@ -7,11 +7,20 @@ and what to do about it.  The command line prints the sentence and exits with co
 
 import difflib
 import errno
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["NotFiniteError", "UserError", "mendable", "remedy", "require_choice", "require_writable"]
+__all__ = [
+    "NotFiniteError",
+    "UnreadableError",
+    "UserError",
+    "mendable",
+    "remedy",
+    "require_choice",
+    "require_writable",
+]
 
 MANY = 25  # from so many names on, a list of all hides the one that was meant
 MENDABLE = {
@@ -34,6 +43,17 @@ class UserError(Exception):
 
 class NotFiniteError(UserError):
     """A model made infinite or undefined numbers: what a diverged training leaves."""
+
+
+class UnreadableError(UserError):
+    """A file or folder that is there and may be whole, but cannot be read just now: a reason to stop, not to drop it.
+
+    >>> str(UnreadableError("x.json", PermissionError(13, "Permission denied")))
+    'x.json: Permission denied: make it readable, then run the command again.'
+    """
+
+    def __init__(self, path: os.PathLike | str, error: OSError):
+        super().__init__(f"{os.fspath(path)}: {error.strerror}: make it readable, then run the command again.")
 
 
 def require_choice(what: str, value: str, choices: Iterable[str]) -> str:

@@ -295,13 +295,13 @@ def test_an_override_that_fits_nothing_is_one_sentence(override):
 def test_records_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PSLIB_ROOT", str(tmp_path))
     assert main(["records"]) == 0 and "no records yet" in capsys.readouterr().out
-    recipe = toy_recipe()
+    recipe, maps = toy_recipe(), {"TestG100": {"map": 75.0}}
     protocol = {"TestG100/people": np.array([1, 2]), "TestG100/detected/ap": np.array([1.0, 0.5]),
                 "TestG100/detected/rank": np.array([1, 2]),
                 "TestG100/ground-truth/ap": np.array([1.0, 1.0])}  # fmt: skip
     info = {"recipe": asdict(recipe), "hash": recipe_hash(recipe, "f"), "seed": 0, "status": "finished",
             "protocols": ["TestG100"], "device": "cpu", "date": "2026-01-01", "data": {"fingerprint": "f"},
-            "results": {"detection": {"recall": 91.0}}}  # fmt: skip
+            "results": {"detection": {"recall": 91.0}, "search": maps, "ground_truth": maps}}  # fmt: skip
     write_record(record_stem(paths.results_dir(), recipe, info["hash"], 0), info, protocol)
     assert main(["records"]) == 0
     printed = capsys.readouterr().out

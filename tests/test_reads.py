@@ -39,7 +39,7 @@ def both(tmp_path_factory):
     model, data = toy_model(class_threshold=0.0).eval(), toy_data().test
     scalars, arrays = evaluate_test(TwoReads(model), toy_recipe(), data)
     info = {"results": scalars, "protocols": list(data.protocols), "status": "finished"}
-    info |= {"recipe": asdict(toy_recipe()), "hash": "h", "seed": 0, "data": {}}
+    info |= {"recipe": asdict(toy_recipe()), "hash": "h", "seed": 0, "data": {"fingerprint": "f"}}
     path = write_record(tmp_path_factory.mktemp("reads") / "one", info, arrays)
     return model, data, read_record(path)
 

@@ -13,6 +13,7 @@ from pslib.errors import UserError
 from pslib.experiments import records as records_module
 from pslib.experiments.records import (
     RECORD_VERSION,
+    DamagedRecordError,
     provenance,
     read_record,
     read_records,
@@ -147,13 +148,15 @@ ARRAYS = {
     "TestG50/ground-truth/ap": np.array([1.0, 0.5, 0.5], np.float32),
     "loss/oim": np.array([3.0, 2.0], np.float32),
 }
+MAP = {"TestG50": {"map": 25.0}}
+RESULTS = {"detection": {"recall": 91.0}, "search": MAP, "ground_truth": MAP}
 
 
 def write(folder, seed=0, status="finished", fingerprint="f", **changes):
     recipe = toy_recipe(**changes)
     run_hash = recipe_hash(recipe, fingerprint)
     info = {"recipe": asdict(recipe), "hash": run_hash, "seed": seed, "status": status, "protocols": ["TestG50"],
-            "data": {"fingerprint": fingerprint}, "results": {}, "reason": "not finite"}  # fmt: skip
+            "data": {"fingerprint": fingerprint}, "results": RESULTS, "reason": "not finite"}  # fmt: skip
     return write_record(record_stem(folder, recipe, run_hash, seed), info, ARRAYS)
 
 
@@ -210,6 +213,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         lambda path: path.write_text('{"record_version": 1}'),
         lambda path: path.write_text('{"record_version": 1, "status": "finished", "seed": 0}'),
         lambda path: path.write_bytes(b"\xff\xfe"),
+        lambda path: path.write_text("[" * 100_000),
         lambda path: path.with_suffix(".npz").unlink(),
         lambda path: path.with_suffix(".npz").write_bytes(path.with_suffix(".npz").read_bytes()[:200]),
         lambda path: path.with_suffix(".npz").write_bytes(b"PK not a zip"),
@@ -217,7 +221,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         lambda path: np.savez(path.with_suffix(".npz"), objects=np.array([{}], object)),
         lambda path: path.unlink(),
     ],
-    ids=["cut", "list", "no-version", "no-status", "no-results", "bytes", "no-npz", "npz-cut", "npz-foreign",
+    ids=["cut", "list", "no-version", "no-status", "no-results", "bytes", "deep", "no-npz", "npz-cut", "npz-foreign",
          "npz-empty", "pickle", "absent"],
 )
 def test_a_damaged_record_is_one_sentence(tmp_path, damage):
@@ -226,6 +230,36 @@ def test_a_damaged_record_is_one_sentence(tmp_path, damage):
     with pytest.raises(UserError) as error:
         read_record(path)
     assert str(path) in str(error.value) and "delete it and rerun" in str(error.value)
+
+
+WRONG = [
+    ("results", None), ("results", {}), ("results", RESULTS | {"search": {}}), ("results", RESULTS | {"detection": 1}),
+    ("results", RESULTS | {"reads": None}), ("results", RESULTS | {"reads": {"dense": {}}}), ("recipe", None),
+    ("recipe", {}), ("recipe__schedule", None), ("recipe__start", "x"), ("recipe__start", {}), ("recipe__name", 1),
+    ("data", []), ("data", {}), ("components", None), ("seed", "1"), ("seed", None), ("seed", True), ("hash", 1),
+    ("protocols", None), ("protocols", ["Foo"]), ("protocols", [[]]), ("validation", [1]), ("device", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "value"), WRONG, ids=str)
+def test_a_record_of_a_wrong_shape_is_damaged(tmp_path, part, value):
+    path = write(tmp_path)
+    info = json.loads(path.read_text())
+    first, _, inner = part.partition("__")
+    info[first] = info[first] | {inner: value} if inner else value
+    path.write_text(json.dumps(info))
+    with pytest.raises(DamagedRecordError, match=r"of a wrong shape\): delete it and rerun") as error:
+        read_record(path)
+    assert str(path) in str(error.value)
+
+
+def test_what_did_not_finish_its_tests_needs_no_results(tmp_path):
+    path = write(tmp_path, status="diverged")
+    whole = json.loads(path.read_text())
+    without = {name: value for name, value in whole.items() if name not in ("results", "protocols")}
+    for info in (without, whole | {"status": "finished", "results": {}, "protocols": []}):
+        path.write_text(json.dumps(info))
+        assert read_record(path).info["seed"] == 0
 
 
 def test_a_flipped_bit_in_the_arrays_is_seen(tmp_path):

@@ -26,6 +26,7 @@ VARIANTS = {f"toy-{name}": toy_recipe(name=f"toy-{name}", schedule__steps=steps)
             for name, steps in (("whole", 2), ("some", 3), ("diverged", 4), ("absent", 5))}  # fmt: skip
 TABLE = Experiment("toy-table", "t", "s", {name.partition("-")[2]: name for name in VARIANTS}, (),
                    kinds=("cuhk-sysu",), variants=VARIANTS)  # fmt: skip
+MAP = {"TestG100": {"map": 75.0}}
 REASON = "the loss oim is not finite at step 3: lower schedule.learning_rate."
 
 
@@ -33,7 +34,7 @@ def write(recipe, seed, status):
     run_hash = recipe_hash(recipe, "f")
     info = {"recipe": asdict(recipe), "hash": run_hash, "seed": seed, "status": status, "device": "cpu",
             "date": "2026-01-01", "protocols": ["TestG100"], "data": {"fingerprint": "f"},
-            "results": {"detection": {"recall": 91.0, "ap": 80.0}}}  # fmt: skip
+            "results": {"detection": {"recall": 91.0, "ap": 80.0}, "search": MAP, "ground_truth": MAP}}  # fmt: skip
     arrays = {"TestG100/people": np.array([1, 2])}
     for boxes in ("detected", "ground-truth"):
         arrays |= {f"TestG100/{boxes}/ap": np.array([1.0, 0.5]), f"TestG100/{boxes}/rank": np.array([1, 2])}

@@ -1,6 +1,5 @@
 """From an experiment to its records: which are there, which are missing."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,14 +8,15 @@ from pathlib import Path
 from pslib import paths
 from pslib.errors import UserError, require_choice
 from pslib.experiments.catalogue import EXPERIMENTS, VARIANTS
-from pslib.experiments.records import Record, read_record
+from pslib.experiments.reading import contents
+from pslib.experiments.records import DamagedRecordError, Record, read_record
 from pslib.experiments.registry import KINDS, Experiment
 from pslib.training.recipe import Recipe, family_of, recipe_hash
 from pslib.training.recipes import RECIPES, make_recipe
 
 __all__ = [
-    "LostRun", "find_experiment", "find_recipe", "at_profile", "failed", "known_fingerprint", "records_of",
-    "runs_if_any", "runs_of",
+    "LostRun", "UnknownSetError", "find_experiment", "find_recipe", "at_profile", "failed", "known_fingerprint",
+    "records_of", "runs_if_any", "runs_of",
 ]  # fmt: skip
 
 # What the larger profiles change in every variant of AlignPS.  The backbone's strides and the frames double, and with
@@ -124,12 +124,19 @@ def _roi_at(recipe: Recipe, profile: str) -> Recipe:
     )
 
 
+class UnknownSetError(UserError):
+    """A set that is neither drawn nor recorded, so that no record can be of it."""
+
+
 def known_fingerprint(kind: str, profile: str) -> str:
-    """Fingerprint of a drawn set: of the one on disk, else of the one that the committed records were computed on."""
+    """Fingerprint of a drawn set: of the one on disk, else of the one that the committed records were computed on.
+
+    Raises UnknownSetError where there is neither; UserError where the drawn set is damaged or records are unreadable.
+    """
     found = _fingerprint(paths.synthetic_dir(profile) / kind, paths.results_dir() / profile / kind)
     if found is None:
         _fingerprint.cache_clear()  # it may be drawn later
-        raise UserError(f"there is no drawn {kind} set of the profile {profile}: make it with pslib data make.")
+        raise UnknownSetError(f"there is no drawn {kind} set of the profile {profile}: make it with pslib data make.")
     return found
 
 
@@ -139,10 +146,10 @@ def _fingerprint(drawn: Path, recorded: Path) -> str | None:
         from pslib.data.loading import fingerprint
 
         return fingerprint(drawn)
-    for path in sorted(recorded.glob("*.json")):
+    for path in contents(recorded, "*.json"):
         try:
-            return str(json.loads(path.read_text())["data"]["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_record(path).info["data"]["fingerprint"]
+        except DamagedRecordError:
             continue
     return None
 
@@ -185,10 +192,10 @@ def runs_of(recipe: Recipe, read: str = "") -> tuple[list[Record], list[LostRun]
     folder = paths.results_dir() / recipe.profile / recipe.kind
     finished: dict[int, Record] = {}
     others = []
-    for path in sorted(folder.glob(f"*-{run_hash}-s*.json")):
+    for path in contents(folder, f"*-{run_hash}-s*.json"):
         try:
             record = read_record(path)
-        except UserError as error:
+        except DamagedRecordError as error:
             others.append(LostRun(str(error).rstrip(".")))
             continue
         seed = record.info["seed"]
@@ -203,6 +210,6 @@ def runs_if_any(recipe: Recipe, read: str = "") -> tuple[list[Record], list[Lost
     """:func:`runs_of`, and nothing at all where the recipe's set is neither drawn nor recorded."""
     try:
         known_fingerprint(recipe.kind, recipe.profile)
-    except UserError:
+    except UnknownSetError:
         return [], []
     return runs_of(recipe, read)

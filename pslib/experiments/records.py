@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from pslib.errors import UserError
+from pslib.errors import UserError, remedy
+from pslib.experiments.reading import bytes_of, contents
+from pslib.experiments.record_shapes import misshapen
 from pslib.models.families import config_from_dict
 from pslib.training.recipe import (
     LossWeights,
@@ -34,7 +36,9 @@ from pslib.training.recipe import (
 __all__ = [
     "RECORD_VERSION",
     "READ",
+    "DamagedRecordError",
     "Record",
+    "NO_RECIPE",
     "record_stem",
     "find_record",
     "main_protocol_name",
@@ -42,6 +46,7 @@ __all__ = [
     "write_json",
     "read_record",
     "read_records",
+    "own_runs",
     "set_aside",
     "provenance",
     "code_commit",
@@ -51,6 +56,14 @@ RECORD_VERSION = 1
 NEEDED = ("recipe", "hash", "seed", "data")  # of every record; what else one needs, by how its run ended
 NEEDED_OF = {"finished": ("results", "protocols"), "diverged": ("reason",)}
 READ = ":"  # after the name of a read, before that of its array
+# What rebuilding a recipe raises for a field or a choice that recipes no longer have, and for damage.
+NO_RECIPE = (AttributeError, KeyError, TypeError, ValueError, UserError)
+# What reading the content of a damaged file raises; RuntimeError is for nesting too deep and for odd flags of a zip.
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+class DamagedRecordError(UserError):
+    """A record that no reader can use: files that are missing or damaged, another version, a part of a wrong shape."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class Record:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that was run, rebuilt.  Raises UserError or TypeError where it is of another version."""
+        """The recipe that was run, rebuilt.  Raises one of :data:`NO_RECIPE` where it is of another version."""
         return recipe_from_dict(self.info["recipe"])
 
     @property
@@ -71,7 +84,7 @@ class Record:
         """True if today's code would give this recipe another hash."""
         try:
             return recipe_hash(self.recipe, self.info["data"]["fingerprint"]) != self.info["hash"]
-        except (KeyError, TypeError, UserError):  # a field or a choice that recipes no longer have, or damage
+        except NO_RECIPE:
             return True
 
     @property
@@ -123,7 +136,8 @@ class Record:
 def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
     """Rebuild a recipe from its JSON form.
 
-    Raises UserError if this version does not know its model or one of its choices, TypeError if one of its fields.
+    Raises UserError if this version does not know its model or one of its choices, TypeError if one of its fields;
+    another of :data:`NO_RECIPE` if a field holds something of a wrong type.
     """
 
     def tuples(value: Any) -> Any:
@@ -160,9 +174,12 @@ def record_stem(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:
 
 
 def find_record(folder: Path, recipe: Recipe, run_hash: str, seed: int) -> Path:
-    """Path of the JSON of a run, whether it is there or not; a run recorded under another name is the same run."""
+    """Path of the JSON of a run, whether it is there or not; a run recorded under another name is the same run.
+
+    Raises UserError if the folder cannot be read.
+    """
     stem = record_stem(folder, recipe, run_hash, seed)
-    other = sorted(stem.parent.glob(f"*-{run_hash}-s{seed}.json"))
+    other = contents(stem.parent, f"*-{run_hash}-s{seed}.json")
     return other[0] if other else stem.with_name(stem.name + ".json")
 
 
@@ -183,7 +200,7 @@ def write_record(stem: Path, info: Mapping[str, Any], arrays: Mapping[str, np.nd
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise UserError(
-                f"cannot write the record {stem}{suffix} ({error.strerror}): free some space and start again."
+                f"cannot write the record {stem}{suffix} ({error.strerror}): {remedy(error)} and start again."
             ) from None
     return stem.with_name(stem.name + ".json")
 
@@ -192,52 +209,85 @@ def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
     """Write ``content`` in one piece: a kill leaves what was there, or all that is new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_record(path: Path) -> Record:
     """Read one record by the path of its JSON.
 
-    Raises UserError if one of its files is missing or damaged, if it is of another version, or lacks what it needs.
+    Raises DamagedRecordError if one of its files is missing or damaged, if it is of another version, lacks what it
+    needs or holds something of a wrong shape; UnreadableError if one is there but cannot be read, whole or not.
     """
     try:
-        info = json.loads(path.read_text())
-        with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        info = json.loads(bytes_of(path))
+        with io.BytesIO(bytes_of(path.with_suffix(".npz"))) as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         found, needed = info["record_version"], {*NEEDED, *NEEDED_OF[info.get("status")]}
-    except (OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"the record {path} cannot be read ({type(error).__name__}): delete it and rerun.") from None
+    except _DAMAGE as error:
+        reason = type(error).__name__
+        raise DamagedRecordError(f"the record {path} cannot be read ({reason}): delete it and rerun.") from None
     if found != RECORD_VERSION:
-        raise UserError(f"the record {path} has version {found}, not {RECORD_VERSION}: delete it and rerun.")
+        raise DamagedRecordError(f"the record {path} has version {found}, not {RECORD_VERSION}: delete it and rerun.")
     if absent := sorted(needed - set(info)):
-        raise UserError(f"the record {path} lacks {', '.join(absent)}: delete it and rerun.")
+        raise DamagedRecordError(f"the record {path} lacks {', '.join(absent)}: delete it and rerun.")
+    if part := misshapen(info):
+        raise DamagedRecordError(f"the record {path} cannot be read ({part} of a wrong shape): delete it and rerun.")
     return Record(path, info, arrays)
 
 
 def set_aside(path: Path) -> Path:
-    """Move a record that cannot be used out of the way, its arrays too; returns where its JSON lies now."""
-    kept = path
-    for suffix in (".npz", ".json"):
-        old = path.with_suffix(suffix)
-        kept = old.with_name(f"{old.name}.set-aside")
-        if old.exists():
-            os.replace(old, kept)
-    return kept
+    """Move a record that cannot be used out of the way, its arrays too; returns where its JSON lies now.
+
+    Raises UnreadableError, and moves nothing, where one of its files cannot be read just now: it may be whole.
+    """
+    there = [old for old in (path.with_suffix(".npz"), path) if old.exists()]
+    for old in there:
+        if old.is_file():
+            bytes_of(old)
+    for old in there:
+        os.replace(old, old.with_name(f"{old.name}.set-aside"))
+    return path.with_name(f"{path.name}.set-aside")
 
 
 def read_records(folder: Path, **wanted: Any) -> list[Record]:
     """All finished records under ``folder`` whose recipe has the ``wanted`` top-level values, by name and seed.
 
-    ``read_records(results_dir(), kind="prw", name="alignps")``
+    ``read_records(results_dir(), kind="prw", name="alignps")``.  Copies are left out, as by :func:`own_runs`.
     """
-    found = [read_record(path) for path in sorted(folder.glob("*/*/*.json"))]
+    places = (place for profile in contents(folder) for place in contents(profile))
+    found = [read_record(path) for place in places for path in contents(place, "*.json")]
     return [
         record
-        for record in found
+        for record in own_runs(found, folder)[0]
         if record.info["status"] == "finished"
         and all(record.info["recipe"].get(name) == value for name, value in wanted.items())
     ]
+
+
+def own_runs(records: Sequence[Record], folder: Path) -> tuple[list[Record], dict[Path, str]]:
+    """Those of the records under ``folder`` that stand for a run each, and by its path why each other one does not.
+
+    A copy would count as a further seed.  Of two records of a run in one folder the one named as the run is stands.
+    """
+    stands: dict[tuple[str, int], Path] = {}
+    others = {}
+    for record in sorted(records, key=lambda record: (not _named_as_run(record), record.path)):
+        recipe, run = record.info["recipe"], (record.info["hash"], record.info["seed"])
+        place = f"{recipe.get('profile', 'tiny')}/{recipe['kind']}"
+        if record.path.parent != folder / place:
+            others[record.path] = f"it lies outside {place}, where its recipe belongs"
+        elif stands.setdefault(run, record.path) != record.path:
+            others[record.path] = f"it is of the same run as {stands[run].name}"
+    return [record for record in records if record.path not in others], others
+
+
+def _named_as_run(record: Record) -> bool:
+    return record.path.stem.endswith(f"-{record.info['hash']}-s{record.info['seed']}")
 
 
 def provenance(

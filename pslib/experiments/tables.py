@@ -83,7 +83,7 @@ def difference(
 
 
 def results_table(records: Sequence[Record]) -> str:
-    """The results of recorded runs as text of at most 140 columns, one row per set, recipe and profile."""
+    """The results of recorded runs as text of 140 columns (if names fit), one row per set, recipe and profile."""
     if not records:
         return "no records yet: pslib train alignps makes one."
     groups = grouped(records)
@@ -102,8 +102,10 @@ def results_table(records: Sequence[Record]) -> str:
             f"{kind:<9} {_name(group[0]):<{wide}} {len(group):>5} {recall:>6.1f}  {_text(search):<18} "
             f"{_text(first):<18} {_text(truth):<18} {main_protocol_of(group[0]):<8} "
         )
-        source = textwrap.shorten(f"{info['device']}, {info['date']}", WIDTH - len(line) - len(stale), placeholder="")
-        lines.append(f"{line}{source}{stale}")
+        source = f"{info.get('device', 'unknown device')}, {info.get('date', 'no date')}"
+        room = WIDTH - len(line) - len(stale)
+        # A long name takes the room of the source, and more.
+        lines.append(f"{line}{textwrap.shorten(source, room, placeholder='') if room > 0 else ''}{stale}")
     if any(record.info["recipe"].get("folds") for record in records):
         lines.append("Protocol validation: cross-validated, tested on the training people that a run's fold kept out.")
     thresholds = {_name(record): record.info["recipe"].get("search_threshold") for record in records}

@@ -9,9 +9,8 @@ lies behind in a claim, the claim speaks of unequal tuning until the rival has r
 
 from collections.abc import Mapping, Sequence
 
-from pslib.errors import UserError
 from pslib.experiments.catalogue import VARIANTS
-from pslib.experiments.lookup import at_profile, known_fingerprint, runs_of
+from pslib.experiments.lookup import UnknownSetError, at_profile, known_fingerprint, runs_of
 from pslib.experiments.trials import read_trials
 from pslib.training.recipe import recipe_hash
 
@@ -31,7 +30,7 @@ def tried_weights(
     recipe = at_profile(VARIANTS[variant].with_(kind=kind), profile)
     try:
         fingerprint = known_fingerprint(kind, profile)
-    except UserError:  # neither drawn nor recorded at this profile
+    except UnknownSetError:  # neither drawn nor recorded at this profile
         return dict.fromkeys(weights)
     trials = {(one.get("hash"), one["seed"]): one for one in read_trials()}
     found: dict[float, float | None] = {}

@@ -95,7 +95,8 @@ def source_of(records: Sequence[Record]) -> str:
     """How many runs, on what, when and with which seeds, as a banner has it."""
     if not records:
         return "no run yet"
-    devices, dates, seeds = (sorted({record.info.get(key, f"no {key}") for record in records}) for key in ("device", "date", "seed"))
+    devices, dates = (sorted({record.info.get(key, f"no {key}") for record in records}) for key in ("device", "date"))
+    seeds = sorted({record.info["seed"] for record in records})
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     runs, numbers = (f"{word}{'s' * (count > 1)}" for word, count in (("run", len(records)), ("seed", len(seeds))))
     return f"{len(records)} {runs}, {', '.join(devices)}, {span}, {numbers} {', '.join(map(str, seeds))}"

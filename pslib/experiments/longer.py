@@ -59,7 +59,7 @@ def _longer_variants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
 
 
 def _without_schedule(recipe: Recipe) -> Recipe:
-    return replace(recipe, name="", schedule=Schedule())
+    return replace(recipe, name="any", schedule=Schedule())
 
 
 def _gains(recipe: Recipe, other: Recipe, read: str) -> list[float]:

@@ -6,7 +6,8 @@ other detection is wrong, a second box on her included.  AP is scikit-learn's ti
 were detected.  mAP and top-k are plain means over queries.
 
 Ties.  In AP equal similarities share one threshold, as scikit-learn groups them.  In ranks and top-k a tie counts
-against us: wrong detections stand before right ones of the same similarity.
+against us: wrong detections stand before right ones of the same similarity.  Equal embeddings always tie; by distance
+(``similarity="euclidean"``), two different embeddings equally far away may be parted by rounding.
 
 A query without a single positive has AP 0 and rank 0; it is left out of the means, or counted as 0 with
 ``without_positives="zero"``.  A query marked as ``missed`` (no feature could be made of it, say because the detector

@@ -26,9 +26,9 @@ MANY = 25  # from so many names on, a list of all hides the one that was meant
 MENDABLE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
-    errno.EACCES: "choose a folder you may read and write",
-    errno.EPERM: "choose a folder you may read and write",
-    errno.EROFS: "choose a folder you may read and write",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
     errno.ENOTDIR: "choose a folder, not a file",
     errno.EISDIR: "choose a file, not a folder",
     errno.EEXIST: "a file or a broken link is in the way: remove it, or choose another folder",
@@ -86,8 +86,8 @@ def require_choice(what: str, value: str, choices: Iterable[str]) -> str:
 def mendable(error: OSError) -> str | None:
     """What the system refused and what to do about it, without a full stop; None if no user could mend it.
 
-    >>> mendable(PermissionError(errno.EACCES, "Permission denied", "/root/a"))
-    '/root/a: Permission denied: choose a folder you may read and write'
+    >>> mendable(PermissionError(errno.EACCES, "Permission denied", "/srv/a"))
+    '/srv/a: Permission denied: choose a folder you may write to'
     """
     if error.errno not in MENDABLE:
         return None

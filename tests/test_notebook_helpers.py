@@ -299,6 +299,15 @@ def test_no_notebook_is_started_after_one_that_failed(checkout, capsys):
     assert not (checkout / "build" / "notebooks" / "01_y.ipynb").exists()
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_an_interrupt_ends_the_kernels(checkout, capsys):
     waits = "import os, pathlib, time\npathlib.Path('{}').write_text(str(os.getpid()))\ntime.sleep(90)"
     for number, name in enumerate("ab"):

@@ -197,8 +197,10 @@ def test_workers_share_the_work(tmp_path, undisturbed):
 
 
 ENDLESS = """
-import os, time, toy_experiment
+import os, signal, time, toy_experiment
 from pslib.experiments import reproduce
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # whatever ran these tests may ignore them
 toy_experiment.install()
 alive = os.open(os.environ["ALIVE"], os.O_WRONLY)
 def run(*_, **__):

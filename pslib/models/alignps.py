@@ -121,10 +121,8 @@ class AlignPS(nn.Module):
 
     def dense_from(self, maps: Sequence[Tensor], batch: ImageBatch) -> DenseOutput:
         """:meth:`dense` from the backbone's ``maps`` of the ``batch``, where others read them too."""
-        # Nobody is looked for on background levels: they serve training alone.
-        levels = self.config.all_levels if self.training else self.config.levels
-        features = self.neck(maps)[: len(levels)]  # list of (B, D, H, W)
-        strides = [self.backbone.strides[LEVELS.index(level)] for level in levels]
+        features = self.neck(maps)  # list of (B, D, H, W)
+        strides = [self.backbone.strides[LEVELS.index(level)] for level in self.config.all_levels]
         if self.config.structure == "reid-first":
             # The embeddings are the neck's output itself, and detection reads what re-id has shaped.
             features = embeddings = [self._centre(x, batch.valid(s)) for x, s in zip(features, strides, strict=True)]
@@ -138,7 +136,9 @@ class AlignPS(nn.Module):
             }[self.config.structure]
             readouts = [self.reid_readout(x) for x in sources]
             embeddings = [self._centre(x, batch.valid(s)) for x, s in zip(readouts, strides, strict=True)]
-        return self._flatten(heads, embeddings, strides)
+        # Nobody is looked for on background levels: they serve training alone.
+        count = len(self.config.all_levels if self.training else self.config.levels)
+        return self._flatten(heads[:count], embeddings[:count], strides[:count])
 
     def _centre(self, maps: Tensor, valid: Tensor) -> Tensor:
         """Subtract from each channel its mean over the cells that are image, not padding."""

@@ -67,12 +67,9 @@ class FCOSHead(nn.Module):
         nn.init.constant_(self.classify.bias, -math.log((1 - 0.01) / 0.01))
 
     def forward(self, features: Sequence[Tensor]) -> list[HeadOutput]:
-        """One map (B, in_channels, H, W) a level, finest first, to one output a level of the same height and width.
-
-        The coarsest levels may be left out.
-        """
+        """One map (B, in_channels, H, W) a level, finest first, to one output a level of the same height and width."""
         outputs = []
-        for scale, feature in zip(self.scales[: len(features)], features, strict=True):
+        for scale, feature in zip(self.scales, features, strict=True):
             class_tower, box_tower = self.class_tower(feature), self.box_tower(feature)
             raw = scale * self.regress(box_tower)
             ltrb = torch.relu(raw) if self.box_activation == "relu" else torch.exp(raw.clamp(max=6.0))

@@ -9,6 +9,9 @@ from pslib.experiments.tuning import REID_WEIGHTS, could_gain, tried_weights
 from pslib.training.recipe import recipe_hash
 
 
+NAMED = {"recipe": "t1", "settings": {}, "set": "cuhk-sysu"}
+
+
 def test_records_and_trials_of_that_weight_seed_and_set(tmp_path, monkeypatch):
     recipe = find_recipe("t1", "cuhk-sysu")
     fingerprint = known_fingerprint("cuhk-sysu", "tiny")
@@ -18,13 +21,13 @@ def test_records_and_trials_of_that_weight_seed_and_set(tmp_path, monkeypatch):
     def trial(weight, value, seed=0, **changes):
         tried = recipe.with_(weights__oim=weight, weights__triplet=weight, **changes)
         points = [{"step": 135, "map": 1.0}, {"step": 1080, "map": value}]
-        add_trial({"hash": recipe_hash(tried, fingerprint), "seed": seed, "validation": points}, other)
+        add_trial({**NAMED, "hash": recipe_hash(tried, fingerprint), "seed": seed, "validation": points}, other)
 
     assert tried_weights("t1")[0.1] is None
     trial(0.1, 31.5)
     trial(0.4, 99.0, seed=1)
     trial(0.4, 98.0, schedule__steps=360)
-    add_trial({"recipe": "t1", "seed": 0, "validation": []}, other)  # as the oldest are: without a hash
+    add_trial({**NAMED, "seed": 0, "validation": []}, other)  # as the oldest are: without a hash
     found = tried_weights("t1")
     (record,) = [one for one in records_of(recipe) if one.info["seed"] == 0]
     assert found == {0.1: 31.5, 0.2: pytest.approx(record.info["validation"][-1]["map"], abs=0.005), 0.4: None}

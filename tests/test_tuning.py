@@ -8,7 +8,6 @@ from pslib.experiments.trials import add_trial, read_trials
 from pslib.experiments.tuning import REID_WEIGHTS, could_gain, tried_weights
 from pslib.training.recipe import recipe_hash
 
-
 NAMED = {"recipe": "t1", "settings": {}, "set": "cuhk-sysu"}
 
 

@@ -1,4 +1,4 @@
-"""The one exception a user can cause.
+"""What a user can mend, and how it is told.
 
 Everything a student or researcher can get wrong (a missing file, a misspelt profile, a box outside its
 image) ends in a :class:`UserError` whose message is one sentence: what is wrong, with the file or value,

@@ -10,7 +10,6 @@ read and printed by :mod:`pslib.experiments.cost_table`.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -152,7 +151,6 @@ def run_cost(
     device: str = "cpu",
     precision: str = "float32",
     models: Sequence[str] = tuple(MODELS),
-    out: Path | None = None,
     proposals: int = PROPOSALS,
     profile: str = "paper",
 ) -> dict[str, Any]:
@@ -160,8 +158,7 @@ def run_cost(
 
     At each number of ``boxes`` an untimed first call of every model tells its peak memory, then the models take
     ``repeats`` turns, AlignPS right before each of the others; FLOPs are counted at each.  In float32 every model takes
-    part as it was built, too, at the last number of boxes: what preparing gains it.  ``out`` is the JSON to write, in
-    one piece.
+    part as it was built, too, at the last number of boxes: what preparing gains it.
     """
     require_choice("precision", precision, PRECISIONS)
     if repeats < 1:
@@ -212,17 +209,15 @@ def run_cost(
         "models": rows,
         "provenance": provenance(_device_name(device), None) | {"components": dict(COMPONENT_VERSIONS)},
     }
-    if out is not None:
-        write_json(out, record, sort_keys=True)
     return record
 
 
 def bench_cost(options: Any) -> None:
     """``pslib bench cost``: the options of the command line, checked and handed on; prints the table."""
-    sides = options.size.lower().split("x")
-    if not re.fullmatch(r"[0-9]{1,6}x[0-9]{1,6}", options.size.lower()):
+    sides = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", options.size.lower())
+    if not sides:
         raise UserError(f"--size {options.size} is no size: give width and height in px, e.g. 1500x900.")
-    size = (int(sides[0]), int(sides[1]))
+    size = (int(sides[1]), int(sides[2]))
     models = tuple(options.models or MODELS)
     if options.out is not None:
         if options.out.is_dir():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pslib.data.annotations import UNLABELLED
 from pslib.errors import UserError, require_choice
 
-__all__ = ["OIMMemory", "memory_logits", "oim_loss", "require_memory"]
+__all__ = ["OIMMemory", "memory_logits", "oim_loss", "require_memory", "require_temperature"]
 
 
 def require_memory(queue_size: int, oim_momentum: float) -> None:
@@ -30,6 +30,13 @@ def require_memory(queue_size: int, oim_momentum: float) -> None:
             f"queue_size={queue_size} and oim_momentum={oim_momentum} make no memory: give 0 rows or more, and a share "
             "of the old row in [0, 1)."
         )
+
+
+def require_temperature(**named: float | None) -> None:
+    """Raise UserError unless the temperatures, by the names they are set by, are above 0; None stands for another's."""
+    for name, value in named.items():
+        if value is not None and not value > 0:
+            raise UserError(f"{name}={value} must be above 0: OIM divides by it.")
 
 
 class OIMMemory(nn.Module):

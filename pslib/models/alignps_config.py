@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 from pslib.errors import UserError, require_choice
-from pslib.losses.oim import require_memory
+from pslib.losses.oim import require_memory, require_temperature
 from pslib.models.backbones import STAGES
 from pslib.models.neck import LEVELS
+from pslib.models.proposals import require_counts
 
 __all__ = ["STRUCTURES", "AlignPSConfig"]
 
@@ -72,15 +73,10 @@ class AlignPSConfig:
                 "give e.g. ('res4', 'res5')."
             )
         require_memory(self.queue_size, self.oim_momentum)
-        for name in ("channels", "detections_per_image"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is too small: give at least 1.")
+        require_counts(self, "channels", "detections_per_image")
         if self.head_depth < 0:
             raise UserError(f"head_depth={self.head_depth} is no number of layers: give 0 or more.")
-        for name in ("temperature", "queue_temperature"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}={value} must be above 0: OIM divides by it.")
+        require_temperature(temperature=self.temperature, queue_temperature=self.queue_temperature)
         if self.focal_gamma != 0 and not 1 <= self.focal_gamma < math.inf:
             raise UserError(
                 f"focal_gamma={self.focal_gamma} has no gradient where a person is recognized for sure: give 0, or 1 "

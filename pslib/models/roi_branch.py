@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 
 from pslib.errors import UserError, require_choice
-from pslib.losses.oim import OIMMemory, oim_loss, require_memory
+from pslib.losses.oim import OIMMemory, oim_loss, require_memory, require_temperature
 from pslib.models.batching import Shapes
 from pslib.models.norm_aware import FewRowsNorm, NormAwareHead, PixelNormAwareHead, covered_cells, person_scores
 from pslib.models.proposals import RoiSample, require_counts, require_shares, sample_rois
@@ -73,8 +73,7 @@ class RoiBranchConfig:
         for name in ("gamma_std", "weight_std"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} is no spread: give 0 or more, or None.")
-        if not self.temperature > 0:
-            raise UserError(f"temperature={self.temperature} must be above 0: OIM divides by it.")
+        require_temperature(temperature=self.temperature)
         if len(self.box_weights) != 4 or min(self.box_weights) <= 0:
             raise UserError(f"box_weights={self.box_weights} must be four positive numbers: give (10, 10, 5, 5).")
         if self.sampling_ratio < 0 or self.box_beta < 0:

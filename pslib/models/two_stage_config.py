@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pslib.errors import UserError, require_choice
-from pslib.losses.oim import require_memory
+from pslib.losses.oim import require_memory, require_temperature
 from pslib.models.proposals import ProposalConfig, require_counts, require_shares
 
 __all__ = ["TwoStageConfig"]
@@ -61,7 +61,6 @@ class TwoStageConfig(ProposalConfig):
         if not 0 <= self.center_alpha <= 1:
             raise UserError(f"center_alpha={self.center_alpha} must lie in [0, 1]: it is the centers' learning rate.")
         require_memory(self.queue_size, self.oim_momentum)
-        if not self.temperature > 0:
-            raise UserError(f"temperature={self.temperature} must be above 0: OIM divides by it.")
+        require_temperature(temperature=self.temperature)
         require_counts(self, "embedding_dim", "fc_width", "detections_per_image")
         require_shares(self, "positive_fraction", "positive_iou", "nms_threshold")

@@ -34,6 +34,7 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A folder of one's own: the toy test frames, a picture below, a text, and three that cannot be read."""
+    (tmp_path / "root").mkdir()
     monkeypatch.setenv("PSLIB_ROOT", str(tmp_path / "root"))
     monkeypatch.setenv("PSLIB_PLAIN", "1")  # bars would stand between the sentences on standard error
     folder = tmp_path / "photos"

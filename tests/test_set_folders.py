@@ -1,5 +1,6 @@
 """The folders of the sets that pslib writes: whose they are, what is removed, who writes; and damaged manifests."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import select
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from set_fixtures import MINI, hand_made_prw, mini_sets  # noqa: F401 (fixture)
@@ -19,6 +21,7 @@ from pslib.data.manifest import read_manifest
 from pslib.data.paper_layout import make_thin
 from pslib.data.profiles import SplitSize
 from pslib.data.synthetic import SETS, make
+from pslib.errors import UnreadableError
 from pslib.experiments.commands import open_run_data
 
 FEW = replace(
@@ -155,6 +158,25 @@ def test_a_damaged_manifest_is_one_sentence_everywhere(tmp_path, monkeypatch, co
     for read in (lambda: read_manifest(root), lambda: fingerprint(root), lambda: describe(train),
                  lambda: notebook.data_state("tiny")):  # fmt: skip
         one_sentence(read, "manifest.json is damaged", "draw the set again")
+
+
+def test_a_manifest_that_cannot_be_read_just_now_is_not_called_damaged(tmp_path, monkeypatch):
+    """It may be whole: nobody is told to remove the folder, and nothing in it changes."""
+    root = hand_made_prw(tmp_path / "few/prw")
+    (root / "manifest.json").write_text('{"by": "me"}')
+    before = files(root)
+    read_text = Path.read_text
+
+    def closed(path, *arguments, **options):  # file modes would not stop root
+        if path.name == "manifest.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    for read in (lambda: read_manifest(root), lambda: fingerprint(root), lambda: make(FEW, tmp_path, only="prw")):
+        with pytest.raises(UnreadableError, match="manifest.json: Permission denied: make it readable"):
+            read()
+    assert files(root) == before
 
 
 def test_a_manifest_of_somebody_else_is_no_sign_of_a_drawn_set(tmp_path):

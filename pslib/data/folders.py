@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from pslib.data.layouts import write_bytes
 from pslib.data.manifest import read_manifest
-from pslib.errors import UserError
+from pslib.errors import UnreadableError, UserError
 from pslib.progress import say
 
 __all__ = ["IMAGES", "clear_for", "count_images", "writing"]
@@ -82,6 +82,8 @@ def clear_for(root: Path, name: str, mark: str, plan: str) -> None:
 def _is_ours(root: Path, name: str, mark: str) -> bool:
     try:
         manifest = read_manifest(root) or {}
+    except UnreadableError:
+        raise
     except UserError:  # who wrote a damaged one cannot be known
         return False
     return manifest.get("set") == name and bool(manifest.get(mark))

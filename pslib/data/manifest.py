@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pslib.errors import UserError
+from pslib.errors import UnreadableError, UserError
 
 __all__ = ["damaged", "drawn_with", "read_manifest"]
 
@@ -16,15 +16,18 @@ __all__ = ["damaged", "drawn_with", "read_manifest"]
 def read_manifest(root: Path | str) -> dict[str, Any] | None:
     """What ``manifest.json`` in the folder ``root`` says, None where there is none.
 
-    Raises UserError if it is damaged: no JSON object, or one with nothing in it.
+    Raises UserError if it is damaged: no JSON object, or one with nothing in it; UnreadableError if it is there but
+    cannot be read, whole or not.
     """
     path = Path(root) / "manifest.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError):
+    except (IsADirectoryError, ValueError, RecursionError):
         content = None
+    except OSError as error:
+        raise UnreadableError(path, error) from None
     if not isinstance(content, dict) or not content:
         raise damaged(root)
     return content

@@ -50,6 +50,18 @@ def test_forest_draws_intervals_margins_and_words(entries):
     assert low < -9 and high > 7
 
 
+def test_no_mark_reaches_the_words_at_the_right_end():
+    """On a logarithmic axis a few per cent of room are no room: 34 points of 37 would touch the word beside them."""
+    fig = forest_figure([entry("one", kind, "reproduced", Interval(34, 33.5, 34), 12.0) for kind in TITLES], TITLES)
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        (word,) = [text for text in ax.texts if text.get_text() == "large"]
+        mark = ax.lines[-1]
+        radius = (mark.get_markersize() / 2 + mark.get_markeredgewidth()) * fig.dpi / 72
+        end = ax.transData.transform((mark.get_xdata()[0], 0))[0] + radius
+        assert end < word.get_window_extent().x0 - 2
+
+
 def test_a_row_can_be_read_off_wherever_the_plot_is_cut(entries):
     fig = forest_figure(entries, TITLES)
     fig.draw_without_rendering()

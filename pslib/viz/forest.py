@@ -104,11 +104,11 @@ def forest_figure(entries: Sequence[Entry], titles: Mapping[str, str]) -> Figure
     rows = _rows(entries)
     fig, axes = new_figure(9.0, ROW * len(rows) / DPI + 1.2, 1, len(titles), squeeze=False, sharey=True, sharex=True)
     ends = [end for entry in entries if entry.interval for end in (entry.interval.low, entry.interval.high)]
-    low, high = 1.1 * min([-3.0, *ends]), 1.1 * max([3.0, *ends])
+    low, high = 1.1 * min([-3.0, *ends]), 1.3 * max([3.0, *ends])  # words begin at the right end
     for ax, (kind, title) in zip(axes.flat, titles.items(), strict=True):
         ax.set_xscale("symlog", linthresh=LINEAR)
         ax.set_xlim(low, high)
-        ax.set_xticks([tick for tick in TICKS if low <= tick <= 0.8 * high])  # words stand at the right end
+        ax.set_xticks([tick for tick in TICKS if low <= tick <= 0.8 * high])
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _told(value)))
         ax.axvline(0, color="black", lw=0.8)
         ax.grid(axis="x", color=GUIDE, lw=0.6)

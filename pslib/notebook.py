@@ -23,8 +23,8 @@ from pslib import paths
 from pslib.data.manifest import read_manifest
 from pslib.errors import UserError, require_choice
 
-__all__ = ["PROFILES", "Session", "check", "computed_now", "data_state", "expect", "live", "predict", "recorded",
-           "reported", "same", "start"]
+__all__ = ["PROFILES", "Session", "check", "computed_now", "data_state", "expect", "expected_time", "live", "predict",
+           "recorded", "reported", "same", "start"]
 
 PROFILES = ("tiny", "small", "paper")
 DATA_SETS = ("cuhk-sysu", "prw", "cuhk-sysu-val", "prw-val")
@@ -62,7 +62,7 @@ def start(profile: str = "tiny", seed: int = 0, notebook: str | None = None) -> 
     shown = torch.cuda.get_device_name(0) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"profile {profile}, seed {seed}, device: {shown}")
     if notebook is not None:
-        print(_expected_time(notebook, profile))
+        print(expected_time(notebook, profile))
     folder = paths.synthetic_dir(profile)
     missing = [name for name, state in data_state(profile).items() if state is None]
     if missing and profile != "paper":
@@ -226,7 +226,7 @@ def _banner(kind: str, details: str, color: str, background: str) -> None:
     display({"text/html": markup, "text/plain": f"{kind}: {details}"}, raw=True)
 
 
-def _expected_time(notebook: str, profile: str) -> str:
+def expected_time(notebook: str, profile: str) -> str:
     """One line from the recorded notebook times (written by ``pslib notebooks publish``)."""
     path = paths.results_dir() / "notebook-times.json"
     times = json.loads(path.read_text()) if path.is_file() else {}

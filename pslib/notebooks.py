@@ -13,6 +13,7 @@ from threading import Event, Lock
 
 from pslib import paths
 from pslib.errors import UserError
+from pslib.notebook import expected_time
 from pslib.notebook_lint import lint
 from pslib.notebook_page import code_hash, series, tags_of
 from pslib.progress import progress, say
@@ -91,12 +92,13 @@ def publish(only: Sequence[str] = (), profile: str = "tiny", timeout: int | None
             print(f"{path.name}: {complaint}", flush=True)
         problems += bool(complaints)
         if failure is None:
-            os.replace(draft, path)
             times = json.loads(times_path.read_text()) if times_path.is_file() else {}
             times[f"{path.name[:2]}/{profile}"] = {
                 "seconds": round(seconds, 1), "date": time.strftime("%Y-%m-%d"), "device": _device(),
             }
             _write(times_path, json.dumps(times, indent=1, sort_keys=True) + "\n")
+            _tell_time(draft, expected_time(path.name[:2], profile))
+            os.replace(draft, path)
             print(f"{path.name}: published, {seconds:.0f} s, {path.stat().st_size // 1000} kB", flush=True)
     return int(bool(problems))
 
@@ -215,6 +217,18 @@ def _execute_file(
     _clean(notebook)
     _write(target, nbformat.writes(notebook) + "\n")
     return seconds, failure
+
+
+def _tell_time(draft: Path, line: str) -> None:
+    """Let a page print the time that it has just taken: while it ran it only knew the one before."""
+    import nbformat
+
+    notebook = nbformat.read(draft, as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = re.sub(r"^expected time: .*$", lambda _: line, output.text, flags=re.MULTILINE)
+    _write(draft, nbformat.writes(notebook) + "\n")
 
 
 def _clean(notebook) -> None:

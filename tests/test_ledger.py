@@ -213,6 +213,12 @@ def test_a_larger_profile_says_how_its_steps_differ_from_the_notes():
     assert "times the steps" not in ledger_text(entries[:1])
 
 
+@pytest.mark.parametrize("effect, text", [(2.95, " +2.95 "), (3.1, " +3.1 "), (18.0, " +18.0 "), (-0.4, " -0.4 ")])
+def test_an_effect_is_told_with_the_papers_decimals(effect, text):
+    """2.95 told as 3.0 would be read as one of 3 points or more, which the summary counts."""
+    assert text in ledger_text([made_entry("undecided", effect, effect_origin="printed")])
+
+
 def test_an_effect_that_is_not_printed_is_marked():
     told = [ledger_text([made_entry("undecided", 5.0, effect_origin=origin)]) for origin in ("printed", "assumed")]
     assert " +5.0  undecided" in told[0] and "~+5.0" not in told[0] and " ~+5.0  undecided" in told[1]

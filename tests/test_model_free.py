@@ -24,7 +24,7 @@ RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 
 
 def painted_set(folder, outfits, frames=8, noise=0):
-    """Everybody, in ``outfits`` of two colours (top, trousers), side by side in every frame."""
+    """Everybody, in ``outfits`` of two colors (top, trousers), side by side in every frame."""
     rng = np.random.default_rng(0)
     drawn = []
     for number in range(frames):
@@ -48,11 +48,11 @@ def painted_set(folder, outfits, frames=8, noise=0):
 
 
 def test_each_embedding_sees_what_it_can_see(tmp_path):
-    # The first two wear the same colours the other way round: their means are equal, their stripes are not.
+    # The first two wear the same colors the other way round: their means are equal, their stripes are not.
     outfits = [(RED, BLUE), (BLUE, RED), (GREEN, GREEN), (RED, RED)]
     found = measure(painted_set(tmp_path, outfits, noise=2), "regular")
     assert found["histogram"] > 99
-    assert 60 < found["mean colour"] < 95
+    assert 60 < found["mean color"] < 95
     assert 20 < found["random"] < 45  # a quarter of all boxes is right
     assert found == measure(painted_set(tmp_path, outfits, noise=2), "regular")
 
@@ -69,12 +69,12 @@ def test_histogram_search_tells_every_query(tmp_path):
 
 def test_brightness_counts_in_the_mean_colour(tmp_path):
     grey = [((60,) * 3,) * 2, ((120,) * 3,) * 2, ((240,) * 3,) * 2]
-    assert measure(painted_set(tmp_path, grey), "regular")["mean colour"] == 100
+    assert measure(painted_set(tmp_path, grey), "regular")["mean color"] == 100
 
 
 def test_identical_people_cannot_be_told_apart(tmp_path):
     found = measure(painted_set(tmp_path, [(RED, BLUE)] * 5), "regular")
-    for name in ("mean colour", "histogram"):
+    for name in ("mean color", "histogram"):
         assert found[name] == pytest.approx(20, abs=1e-6)  # all tied: one in five is right
 
 
@@ -96,8 +96,8 @@ def test_boxes_over_the_edge_are_cut_to_whole_pixels():
 
 
 def test_table_marks_what_is_outside_its_band():
-    table = difficulty_table({"a": {"random": 2.0, "mean colour": 16.0, "histogram": 14.9},
-                              "b": {"random": 3.0, "mean colour": 0.0, "histogram": 45.0}})
+    table = difficulty_table({"a": {"random": 2.0, "mean color": 16.0, "histogram": 14.9},
+                              "b": {"random": 3.0, "mean color": 0.0, "histogram": 45.0}})
     _, first, second = table.splitlines()
     assert first.count("OUT") == 2 and second.count("OUT") == 0 and second.count(" in ") == 3
 

@@ -366,6 +366,14 @@ def test_publish_writes_back_clean_and_records_time(checkout, capsys):
     assert "published" in capsys.readouterr().out
 
 
+def test_a_published_page_prints_the_time_that_it_took_itself(checkout):
+    told = "expected time: 7.9 minutes (RECORDED long ago on a slow machine)"
+    path = write(checkout / "notebooks", "00_x.ipynb", f"print('first\\n{told}\\nlast')")
+    main(["notebooks", "publish", "00"])
+    text = nbformat.read(path, as_version=4).cells[2].outputs[0]["text"]
+    assert text == f"first\n{notebook.expected_time('00', 'tiny')}\nlast\n" and "long ago" not in text
+
+
 def test_a_failing_notebook_is_not_published(checkout, capsys):
     path = write(checkout / "notebooks", "00_x.ipynb", "raise ValueError('no')")
     before = path.read_bytes()

@@ -11,6 +11,7 @@ from pslib.cli import main
 from pslib.errors import UserError
 from pslib.experiments.ledger import ledger
 from pslib.experiments.ledger_text import ledger_summary
+from pslib.notebook import expected_time
 from pslib.notebook_lint import (
     RULES,
     SERIES_RULES,
@@ -244,4 +245,5 @@ def test_page_16_counts_the_verdicts_of_todays_ledger():
 def test_a_published_page_took_less_than_three_minutes_and_300_kilobytes(path):
     times = json.loads((paths.results_dir() / "notebook-times.json").read_text())
     assert 0 < times[f"{path.stem[:2]}/tiny"]["seconds"] <= 180
+    assert json.dumps(expected_time(path.stem[:2], "tiny"))[1:-1] in path.read_text(encoding="utf-8")
     assert path.stat().st_size <= 300_000

@@ -1,7 +1,7 @@
 """Embeddings that learn nothing: the yardstick a trained model must beat, and the gauge of a set's difficulty.
 
 On ground-truth boxes, so that no detector enters.  They fix the difficulty of the synthetic sets before any model is
-trained: random <= 3 mAP, mean colour <= 15, six-stripe histogram 15 to 45 (on the validation people).
+trained: random <= 3 mAP, mean color <= 15, six-stripe histogram 15 to 45 (on the validation people).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from pslib.progress import progress
 __all__ = ["BANDS", "VALIDATION", "describe_boxes", "difficulty", "difficulty_table", "histogram_search",
            "measure", "mean_color", "stripe_histogram", "widest_protocol"]
 
-BANDS = {"random": (0.0, 3.0), "mean colour": (0.0, 15.0), "histogram": (15.0, 45.0)}  # mAP in percent
+BANDS = {"random": (0.0, 3.0), "mean color": (0.0, 15.0), "histogram": (15.0, 45.0)}  # mAP in percent
 VALIDATION = {"cuhk-sysu-val": "cuhk-sysu", "prw-val": "prw"}  # folder: layout
 STRIPES, HUES, SATURATIONS, VALUES = 6, 8, 4, 4
 RANDOM_DIM, RANDOM_DRAWS = 32, 8
@@ -58,11 +58,11 @@ def stripe_histogram(crop: np.ndarray) -> np.ndarray:
 def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, float]:
     """mAP in percent of the three embeddings on ``data.protocols[protocol]``, ground-truth boxes; reads the images.
 
-    Mean colours are compared by Euclidean distance, which counts brightness and not only hue; random embeddings are
+    Mean colors are compared by Euclidean distance, which counts brightness and not only hue; random embeddings are
     drawn eight times and their mAP averaged.
     """
     truth = _true_boxes(data, protocol)
-    colours, histograms = describe_boxes(data.frames, truth)
+    colors, histograms = describe_boxes(data.frames, truth)
 
     def mean_ap(embeddings: np.ndarray, similarity: str = "cosine") -> float:
         return 100 * _search(data, protocol, replace(truth, embeddings=embeddings), similarity).mean_ap
@@ -70,7 +70,7 @@ def measure(data: PersonSearchSet, protocol: str, seed: int = 0) -> dict[str, fl
     rng = np.random.default_rng(seed)
     noise = [normalize(rng.standard_normal((len(truth), RANDOM_DIM))) for _ in range(RANDOM_DRAWS)]
     return {"random": float(np.mean([mean_ap(draw) for draw in noise])),
-            "mean colour": mean_ap(colours, "euclidean"), "histogram": mean_ap(histograms)}
+            "mean color": mean_ap(colors, "euclidean"), "histogram": mean_ap(histograms)}
 
 
 def histogram_search(data: PersonSearchSet, protocol: str) -> SearchResult:
@@ -154,8 +154,8 @@ def widest_protocol(data: PersonSearchSet) -> str:
 
 
 def describe_boxes(frames: Sequence[Frame], detections: Detections) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colours (M, 3) and six-stripe histograms (M, 768) of the boxes; each frame is read once, empty ones not."""
-    colours = np.zeros((len(detections), 3), np.float32)
+    """Mean colors (M, 3) and six-stripe histograms (M, 768) of the boxes; each frame is read once, empty ones not."""
+    colors = np.zeros((len(detections), 3), np.float32)
     histograms = np.zeros((len(detections), STRIPES * HUES * SATURATIONS * VALUES), np.float32)
     order = np.argsort(detections.frame, kind="stable")
     pieces = [rows for rows in np.split(order, detections.offsets(len(frames))[1:-1]) if len(rows)]
@@ -163,8 +163,8 @@ def describe_boxes(frames: Sequence[Frame], detections: Detections) -> tuple[np.
         image = read_image(frames[detections.frame[rows[0]]].path).permute(1, 2, 0).numpy()  # (H, W, 3)
         for row in rows:
             crop = _crop(image, detections.boxes[row])
-            colours[row], histograms[row] = mean_color(crop), stripe_histogram(crop)
-    return colours, histograms
+            colors[row], histograms[row] = mean_color(crop), stripe_histogram(crop)
+    return colors, histograms
 
 
 def _crop(image: np.ndarray, box: np.ndarray) -> np.ndarray:

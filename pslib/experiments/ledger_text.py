@@ -147,7 +147,8 @@ def _lines(item: Entry) -> list[str]:
         difference = f"{item.interval.mean:+.1f} [{item.interval.low:+.1f}, {item.interval.high:+.1f}]"
     sign = {"equivalence": "\u00b1", "no-better": "\u2264"}.get(item.claim.kind, "")
     mark = "" if item.effect_origin == "printed" else "~"
-    effect = "-" if item.effect is None else f"{mark}{item.effect:+.1f}"
+    # As many decimals as the paper has: 2.95, which is no large effect, would be read as one if it stood there as 3.0.
+    effect = "-" if item.effect is None else mark + f"{item.effect:+.2f}".removesuffix("0")
     label = claim_label(item.claim)
     above, beside = ([f"  {label}"], "") if len(label) > NAME else ([], label)
     return [

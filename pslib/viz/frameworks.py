@@ -16,37 +16,40 @@ __all__ = ["FRAMEWORKS_ALT", "draw_frameworks", "model_shapes"]
 
 FRAMEWORKS_ALT = (
     "Four flow charts. a, two steps: image, detector, crops, then a second network for re-id, embeddings. "
-    "b, one step with two stages: image, backbone, RPN, ROI-Align, then two heads side by side, detection and re-id. "
+    "b, one step with two stages: image, backbone, RPN, ROI-Align, which cuts the RPN's boxes out of the backbone's "
+    "map, then two heads side by side, detection and re-id. "
     "c, AlignPS: image, backbone, AFA, a map of embeddings, and only after it the detection head. "
-    "d, ROI-AlignPS: as c, and the detected boxes go through ROI-Align to a second embedding, "
-    "fused with the first."
+    "d, ROI-AlignPS: as c, and ROI-Align cuts the detected boxes out of the backbone's map for a second embedding, "
+    "which is fused with the first."
 )
 
 # Kind of step -> (colour, hatch): a second channel beside colour for those who cannot tell the colours apart.
 KINDS = {"data": ("#DDDDDD", ""), "features": (PALETTE["sky"], ""), "detection": (PALETTE["orange"], "//"),
          "re-id": (PALETTE["green"], ".."), "region": (PALETTE["purple"], "xx")}
 
-# Each chart: title, boxes (name, kind, column, line), arrows (from, to). Line 0 is the middle, 1 above, -1 below.
+# Each chart: title, boxes (name, kind, column, line), arrows (from, to), arrows that pass below what stands between.
+# Line 0 is the middle, 1 above, -1 below.
 CHARTS = (
     ("a  two steps",
      (("image", "data", 0, 0), ("detector", "detection", 1, 0), ("crops", "region", 2, 0),
       ("re-id network", "re-id", 3, 0), ("embeddings", "re-id", 4, 0)),
-     (("image", "detector"), ("detector", "crops"), ("crops", "re-id network"), ("re-id network", "embeddings"))),
+     (("image", "detector"), ("detector", "crops"), ("crops", "re-id network"), ("re-id network", "embeddings")), ()),
     ("b  one step,\n    two stages",
      (("image", "data", 0, 0), ("backbone", "features", 1, 0), ("RPN", "detection", 2, 0),
       ("ROI-Align", "region", 3, 0), ("detection head", "detection", 4, 0.62), ("re-id head", "re-id", 4, -0.62)),
      (("image", "backbone"), ("backbone", "RPN"), ("RPN", "ROI-Align"), ("ROI-Align", "detection head"),
-      ("ROI-Align", "re-id head"))),
+      ("ROI-Align", "re-id head")), (("backbone", "ROI-Align"),)),
     ("c  one step,\n    one stage:\n    AlignPS",
      (("image", "data", 0, 0), ("backbone", "features", 1, 0), ("AFA", "features", 2, 0),
       ("embeddings", "re-id", 3, 0), ("detection head", "detection", 4, 0)),
-     (("image", "backbone"), ("backbone", "AFA"), ("AFA", "embeddings"), ("embeddings", "detection head"))),
+     (("image", "backbone"), ("backbone", "AFA"), ("AFA", "embeddings"), ("embeddings", "detection head")), ()),
     ("d  ROI-AlignPS:\n    two embeddings,\n    fused",
      (("image", "data", 0, 0), ("backbone", "features", 1, 0), ("AFA", "features", 2, 0),
       ("embeddings", "re-id", 3, 0.62), ("detection head", "detection", 4, 0.62), ("ROI-Align", "region", 3, -0.62),
-      ("second embeddings", "re-id", 4, -0.62)),
+      ("second embeddings", "re-id", 4, -0.62), ("fused", "re-id", 5, 0)),
      (("image", "backbone"), ("backbone", "AFA"), ("AFA", "embeddings"), ("embeddings", "detection head"),
-      ("detection head", "ROI-Align"), ("ROI-Align", "second embeddings"))),
+      ("detection head", "ROI-Align"), ("ROI-Align", "second embeddings"), ("second embeddings", "fused")),
+     (("backbone", "ROI-Align"), ("embeddings", "fused"))),
 )
 
 WIDTH, HEIGHT, STEP = 1.28, 0.62, 1.75
@@ -80,16 +83,18 @@ def draw_frameworks(shapes: Mapping[str, tuple[int, ...]] | None = None) -> Figu
     >>> len(draw_frameworks().axes)
     4
     """
-    fig, axes = new_figure(8.8, 5.2, len(CHARTS), 1)
-    for ax, (title, boxes, arrows) in zip(axes, CHARTS, strict=True):
-        ax.set(xlim=(-2.6, 4 * STEP + 0.75), ylim=(-1.05, 1.05))
+    fig, axes = new_figure(9.0, 5.2, len(CHARTS), 1)
+    for ax, (title, boxes, arrows, below) in zip(axes, CHARTS, strict=True):
+        ax.set(xlim=(-2.9, 5 * STEP + 0.75), ylim=(-1.05, 1.05))
         ax.axis("off")
-        ax.text(-2.55, 0, title, fontsize=9.5, va="center", weight="bold")
+        ax.text(-2.85, 0, title, fontsize=9.5, va="center", weight="bold")
         where = {name: (column * STEP, line) for name, _, column, line in boxes}
         for name, kind, _, _ in boxes:
             _draw_step(ax, name, kind, where[name], _shape_text(name, shapes or {}) if title.startswith("c") else "")
         for start, end in arrows:
             _draw_arrow(ax, where[start], where[end])
+        for start, end in below:
+            _draw_arrow(ax, where[start], where[end], below=True)
     handles = [FancyBboxPatch((0, 0), 1, 1, facecolor=color, hatch=hatch, edgecolor="black", label=kind)
                for kind, (color, hatch) in KINDS.items()]
     fig.legend(handles=handles, ncol=len(KINDS), loc="outside lower center", fontsize=8, frameon=False)
@@ -114,9 +119,16 @@ def _draw_step(ax: Axes, name: str, kind: str, center: tuple[float, float], belo
         ax.text(x, y - HEIGHT / 2 - 0.08, below, ha="center", va="top", fontsize=7)
 
 
-def _draw_arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    if end[0] > start[0]:
-        points = (start[0] + WIDTH / 2, start[1]), (end[0] - WIDTH / 2, end[1])
+def _draw_arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], below: bool = False) -> None:
+    style = "arc3"
+    left_edge = end[0] - WIDTH / 2, end[1]
+    if below:
+        points = (start[0], start[1] - HEIGHT / 2), left_edge
+        if start[1] == end[1]:  # around the steps between
+            points, style = (points[0], (end[0], end[1] - HEIGHT / 2)), "arc3,rad=0.2"
+    elif end[0] > start[0]:
+        points = (start[0] + WIDTH / 2, start[1]), left_edge
     else:  # back to the left: from the lower edge to the upper one
         points = (start[0] - WIDTH / 4, start[1] - HEIGHT / 2), (end[0] + WIDTH / 4, end[1] + HEIGHT / 2)
-    ax.add_patch(FancyArrowPatch(*points, arrowstyle="-|>", mutation_scale=10, linewidth=1, color="black"))
+    ax.add_patch(FancyArrowPatch(*points, connectionstyle=style, arrowstyle="-|>", mutation_scale=10, linewidth=1,
+                                 color="black"))

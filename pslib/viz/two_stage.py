@@ -140,7 +140,7 @@ def roi_figure(values: Tensor, roi: Sequence[float], size: int, shifts: Sequence
     for (name, values_of), (color, line) in zip(answers.items(), styles, strict=True):
         right.plot(shifts, values_of, color=color, ls=line, lw=1.8, label=name)
     right.set_xlabel("box moved to the right, in cells", fontsize=8.5)
-    right.set_ylabel("upper left bin", fontsize=8.5)
+    right.set_ylabel("value of the upper left bin", fontsize=8.5)
     right.tick_params(labelsize=8)
     right.spines[["top", "right"]].set_visible(False)
     right.legend(fontsize=8, frameon=False)
